@@ -1,0 +1,183 @@
+"""What actions and observations may be: static, hashable descriptions with `sample` and `contains`.
+
+A space never holds an array, so a bundle that carries one can be closed over by `jit` or be a static argument of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Union
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The integers 0 .. n - 1.
+
+    Raises:
+      ValueError: if n < 1.
+    """
+
+    n: int
+    dtype: Any = "int32"
+
+    def __post_init__(self):
+        if self.n < 1:
+            raise ValueError(f"Discrete: n is {self.n}, must be >= 1")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, (), 0, self.n, dtype=self.dtype)
+
+    def contains(self, x) -> jax.Array:
+        """[] bool, traceable."""
+        x = jnp.asarray(x)
+        return (x >= 0) & (x < self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiDiscrete:
+    """A vector of integers, entry i in 0 .. nvec[i] - 1; shape [len(nvec)]."""
+
+    nvec: tuple[int, ...]
+    dtype: Any = "int32"
+
+    def __post_init__(self):
+        object.__setattr__(self, "nvec", tuple(int(n) for n in self.nvec))
+        if not self.nvec or min(self.nvec) < 1:
+            raise ValueError(f"MultiDiscrete: nvec is {self.nvec}, needs at least one entry and all >= 1")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.random.randint(key, self.shape, 0, jnp.array(self.nvec), dtype=self.dtype)
+
+    def contains(self, x) -> jax.Array:
+        x = jnp.asarray(x)
+        return jnp.all((x >= 0) & (x < jnp.array(self.nvec)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Arrays of `shape` with low <= x <= high, elementwise.
+
+    Args:
+      low, high: one number for all entries, or nested tuples of `shape`; +-inf where unbounded.
+      shape: of one item, no batch axis.
+      dtype: name of the element type, e.g. "float32", "uint8".
+    """
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...] = ()
+    dtype: Any = "float32"
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype).name)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, _hashable(getattr(self, name)))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every entry has finite bounds on both sides."""
+        return all(map(math.isfinite, _flat(self.low))) and all(map(math.isfinite, _flat(self.high)))
+
+    def bounds(self) -> tuple[jax.Array, jax.Array]:
+        """low, high as arrays of `shape` (float32, or the dtype when it is an integer)."""
+        dtype = self.dtype if jnp.issubdtype(self.dtype, jnp.integer) else jnp.float32
+        return tuple(jnp.broadcast_to(jnp.asarray(b, dtype), self.shape) for b in (self.low, self.high))
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Uniform where bounded, standard normal (shifted to a single finite bound) elsewhere."""
+        low, high = self.bounds()
+        if jnp.issubdtype(self.dtype, jnp.integer):
+            return jax.random.randint(key, self.shape, low, high.astype(jnp.int32) + 1).astype(self.dtype)
+        key_uniform, key_normal = jax.random.split(key)
+        bounded = jnp.isfinite(low) & jnp.isfinite(high)
+        uniform = jax.random.uniform(key_uniform, self.shape)
+        inside = jnp.where(bounded, low, 0.0) + uniform * jnp.where(bounded, high - low, 0.0)
+        normal = jax.random.normal(key_normal, self.shape)
+        tail = jnp.where(jnp.isfinite(low), low + jnp.abs(normal), normal)
+        tail = jnp.where(jnp.isfinite(high), high - jnp.abs(normal), tail)
+        return jnp.where(bounded, inside, tail).astype(self.dtype)
+
+    def contains(self, x) -> jax.Array:
+        low, high = self.bounds()
+        x = jnp.asarray(x)
+        return jnp.all((x >= low) & (x <= high))  # False for NaN
+
+
+@dataclasses.dataclass(frozen=True)
+class Dict:
+    """A dictionary of spaces, kept as sorted pairs so that it can be hashed; values are dictionaries."""
+
+    items: Any
+
+    def __post_init__(self):
+        items = self.items.items() if isinstance(self.items, dict) else self.items
+        object.__setattr__(self, "items", tuple(sorted(items)))
+
+    @property
+    def spaces(self) -> dict[str, "Space"]:
+        return dict(self.items)
+
+    def __getitem__(self, name: str) -> "Space":
+        return self.spaces[name]
+
+    def sample(self, key: jax.Array) -> dict:
+        keys = jax.random.split(key, len(self.items))
+        return {name: space.sample(k) for k, (name, space) in zip(keys, self.items)}
+
+    def contains(self, x) -> jax.Array:
+        return jnp.all(jnp.array([space.contains(x[name]) for name, space in self.items]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuple:
+    """A tuple of spaces (unlike agents, or composite actions); values are tuples."""
+
+    spaces: tuple
+
+    def __post_init__(self):
+        object.__setattr__(self, "spaces", tuple(self.spaces))
+
+    def sample(self, key: jax.Array) -> tuple:
+        keys = jax.random.split(key, len(self.spaces))
+        return tuple(space.sample(k) for k, space in zip(keys, self.spaces))
+
+    def contains(self, x) -> jax.Array:
+        return jnp.all(jnp.array([space.contains(v) for space, v in zip(self.spaces, x)]))
+
+
+Space = Union[Discrete, MultiDiscrete, Box, Dict, Tuple]
+
+
+def zeros(space: Space):
+    """One item of `space`, all zeros, as arrays of its shapes and dtypes."""
+    if isinstance(space, Dict):
+        return {name: zeros(s) for name, s in space.items}
+    if isinstance(space, Tuple):
+        return tuple(zeros(s) for s in space.spaces)
+    return jnp.zeros(space.shape, space.dtype)
+
+
+def _hashable(bound):
+    """A number stays a number, an array or a list becomes nested tuples of floats."""
+    if hasattr(bound, "tolist"):
+        bound = bound.tolist()
+    if isinstance(bound, (list, tuple)):
+        return tuple(_hashable(b) for b in bound)
+    return float(bound)
+
+
+def _flat(bound):
+    return [bound] if isinstance(bound, float) else [x for b in bound for x in _flat(b)]
