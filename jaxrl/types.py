@@ -165,6 +165,7 @@ class Distribution(NamedTuple):
 
     Attributes:
       num_params: size of the last axis of `params`.
+      num_scale: how many of its last entries are (log) scales, which a head may hold as state-independent weights.
       sample: (key, params) -> raw.
       mode: (params) -> raw, the most likely (for squashed families: the mode before squashing).
       log_prob: (params, raw) -> [...].
@@ -175,6 +176,7 @@ class Distribution(NamedTuple):
     """
 
     num_params: int
+    num_scale: int
     sample: Any
     mode: Any
     log_prob: Any
