@@ -1,0 +1,140 @@
+"""The online loop: a rollout, an update, again; and `run`, which scans it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.rollout import Interaction, rollout, start, timestep_shape
+from jaxrl.spaces import zeros
+from jaxrl.types import Agent, Array, Curriculum, Env, Loop, Metrics, PyTree, Transition
+
+
+class LoopState(NamedTuple):
+    """Everything that a training run carries: saving it and loading it again continues the run.
+
+    Attributes:
+      agent: the agent's state (parameters, optimiser, hparams, normalisers, buffers).
+      interaction: environments, observations and memory, mid-episode.
+      curriculum: state of the curriculum, () without one.
+      num_updates: [] int32; environment steps are num_updates * unroll_length * num_envs, in exact host integers.
+    """
+
+    key: Array
+    agent: PyTree
+    interaction: Interaction
+    curriculum: PyTree
+    num_updates: Array
+
+
+def online(
+    agent: Agent,
+    env: Env,
+    *,
+    num_envs: int,
+    unroll_length: int,
+    curriculum: Curriculum | None = None,
+    episodic: bool = False,
+    reset_pool: int = 0,
+) -> Loop:
+    """Learning from interaction: each step plays `unroll_length` steps in `num_envs` environments, then updates.
+
+    Args:
+      curriculum: hands environment parameters to resets; None: all share `env.params` (kept, traced, in the state).
+      episodic: every rollout starts at a reset, finished columns are frozen at weight 0 (whole-sequence learners).
+      reset_pool: if > 0, resets draw from that many fresh states made once a rollout.
+
+    Returns:
+      A `Loop`. `init(key, hparams=None)` takes the agent's default hparams where none are given; both functions can be
+      jitted, vmapped over keys and hparams, and differentiated.
+
+    Raises:
+      ValueError: if a count is below 1, or `reset_pool` is negative or given together with `episodic`.
+    """
+    for name, value in (("num_envs", num_envs), ("unroll_length", unroll_length)):
+        if value < 1:
+            raise ValueError(f"online: {name} is {value}, must be >= 1")
+    if reset_pool < 0 or (reset_pool and episodic):
+        raise ValueError(f"online: reset_pool is {reset_pool}, must be >= 0, and 0 with episodic=True")
+    own_params = curriculum is not None and curriculum.axes == 0
+    axis = 0 if own_params else None
+
+    def init(key: Array, hparams: PyTree = None) -> LoopState:
+        key, agent_key, start_key, curriculum_key, params_key = jax.random.split(key, 5)
+        hparams = agent.hparams if hparams is None else hparams
+        agent_state = agent.init(agent_key, hparams, example_data(env, num_envs, unroll_length))
+        teacher, params = (), env.params
+        if curriculum is not None:
+            teacher = curriculum.init(curriculum_key, env.params)
+            params = curriculum.sample(params_key, teacher, agent_state, num_envs)
+        params = jax.tree.map(jnp.asarray, params)
+        interaction = start(start_key, agent, agent_state, env, params, num_envs, axis)
+        return LoopState(key, agent_state, interaction, teacher, jnp.zeros((), jnp.int32))
+
+    def step(state: LoopState) -> tuple[LoopState, Metrics]:
+        key, rollout_key, observe_key, update_key, curriculum_key, params_key = jax.random.split(state.key, 6)
+        interaction, sample_params = state.interaction, None
+        if own_params:
+            sample_params = lambda key, n: curriculum.sample(key, state.curriculum, state.agent, n)  # noqa: E731
+        elif curriculum is not None:
+            shared = curriculum.sample(params_key, state.curriculum, state.agent, num_envs)
+            interaction = interaction._replace(params=shared)
+        interaction, data, played = rollout(
+            rollout_key,
+            agent,
+            state.agent,
+            env,
+            interaction,
+            unroll_length,
+            sample_params=sample_params,
+            episodic=episodic,
+            reset_pool=reset_pool,
+        )
+        agent_state, observed = agent.observe(observe_key, state.agent, data)
+        agent_state, learned = agent.update(update_key, agent_state, data)
+        teacher, taught = state.curriculum, {}
+        if curriculum is not None:
+            teacher, taught = curriculum.update(curriculum_key, state.curriculum, agent_state, data)
+        metrics = merge_metrics(played, observed, learned, taught)
+        return LoopState(key, agent_state, interaction, teacher, state.num_updates + 1), metrics
+
+    return Loop(init, step)
+
+
+def run(loop: Loop, state: Any, num_updates: int) -> tuple[Any, Metrics]:
+    """Scans `loop.step`. Returns the state and the metrics of each step, leaves [num_updates]."""
+    return jax.lax.scan(lambda state, _: loop.step(state), state, length=num_updates)
+
+
+def example_data(env: Env, num_envs: int, unroll_length: int) -> Transition:
+    """Zeros [T, N, ...] of the shapes and dtypes that the loop records (what `act` adds is not in them)."""
+    observation = jax.eval_shape(env.reset, jax.random.key(0), env.params)[1]
+    timestep = timestep_shape(env, env.params)
+    action = jax.eval_shape(lambda: zeros(env.action_space))
+    one = Transition(
+        observation,
+        action,
+        timestep.reward,
+        timestep.terminated,
+        timestep.truncated,
+        timestep.observation,
+        timestep.extras,
+    )
+    return jax.tree.map(lambda x: jnp.zeros((unroll_length, num_envs, *x.shape), x.dtype), one)
+
+
+def merge_metrics(*parts: Metrics) -> Metrics:
+    """One flat dict.
+
+    Raises:
+      ValueError: if two parts report the same name.
+    """
+    merged: Metrics = {}
+    for part in parts:
+        both = merged.keys() & part.keys()
+        if both:
+            raise ValueError(f"metrics: {sorted(both)} reported twice; prefix one of them")
+        merged |= part
+    return merged

@@ -1,0 +1,66 @@
+"""Reaching into nested states: `find`, `edit`, `edit_hparams`, and selection between whole pytrees."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+
+
+def select(condition: jax.Array, on_true: Any, on_false: Any) -> Any:
+    """`where` over pytrees; `condition` [N] is broadcast over the trailing axes of each leaf."""
+
+    def where(a, b):
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
+
+    return jax.tree.map(where, on_true, on_false)
+
+
+def find(tree: Any, cls: type) -> list:
+    """All nodes of type `cls` in a pytree, in order, outermost first where they nest."""
+    found = [x for x in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, cls)) if isinstance(x, cls)]
+    return [y for x in found for y in (x, *(z for child in _children(x) for z in find(child, cls)))]
+
+
+def edit(tree: Any, cls: type, fn: Callable[[Any], Any]) -> Any:
+    """Replaces every outermost node x of type `cls` by `fn(x)`.
+
+    Moving an agent from one loop to another is `edit(state, DQNState, lambda _: other.agent)`.
+
+    Raises:
+      ValueError: if there is none.
+    """
+    if not find(tree, cls):
+        raise ValueError(f"edit: there is no {cls.__name__} in the tree, which has a {type(tree).__name__} at its root")
+    is_leaf = lambda x: isinstance(x, cls)  # noqa: E731
+    return jax.tree.map(lambda x: fn(x) if is_leaf(x) else x, tree, is_leaf=is_leaf)
+
+
+def edit_hparams(tree: Any, cls: type, **values: Any) -> Any:
+    """Sets fields of every hparams bundle of type `cls` inside a state, keeping dtypes.
+
+    Example: `edit_hparams(state, PPOHparams, learning_rate=1e-3)`.
+
+    Raises:
+      ValueError: if there is no such bundle, or it has no such field.
+    """
+    for name in values:
+        if name not in cls._fields:
+            raise ValueError(f"edit_hparams: {cls.__name__} has no field {name!r}; it has {', '.join(cls._fields)}")
+
+    def set_fields(hp):
+        cast = {name: jnp.broadcast_to(jnp.asarray(v, jnp.float32), jnp.shape(getattr(hp, name))) for name, v in values.items()}
+        return hp._replace(**cast)
+
+    return edit(tree, cls, set_fields)
+
+
+def as_arrays(hparams: Any) -> Any:
+    """Hyperparameters as float32 arrays, so that they can be traced, swept and checkpointed."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
+
+
+def _children(node: Any) -> list:
+    children, _ = jax.tree.flatten(node, is_leaf=lambda x: x is not node)
+    return children
