@@ -1,0 +1,100 @@
+"""`make(name, **params)`: one plain table from names to factories; a factory's module is imported when it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.types import Env, PyTree
+
+_GYMNAX = (
+    "Acrobot-v1 CartPole-v1 MountainCar-v0 MountainCarContinuous-v0 Pendulum-v1 "
+    "Asterix-MinAtar Breakout-MinAtar Freeway-MinAtar Seaquest-MinAtar SpaceInvaders-MinAtar "
+    "Catch-bsuite DeepSea-bsuite DiscountingChain-bsuite MNISTBandit-bsuite MemoryChain-bsuite SimpleBandit-bsuite "
+    "UmbrellaChain-bsuite BernoulliBandit-misc FourRooms-misc FrozenLake-misc GaussianBandit-misc MetaMaze-misc "
+    "PointRobot-misc Pong-misc Reacher-misc Swimmer-misc"
+).split()
+
+_BRAX = (
+    "ant fast halfcheetah hopper humanoid humanoidstandup inverted_double_pendulum inverted_pendulum pusher reacher "
+    "swimmer walker2d"
+).split()
+
+_MJX = ("cartpole_swingup", "reacher", "runner")
+
+# name -> (module, function, positional arguments)
+TABLE: dict[str, tuple[str, str, tuple]] = {
+    **{name: ("jaxrl.envs.gymnax", "make_gymnax", (name,)) for name in _GYMNAX},
+    **{f"brax/{name}": ("jaxrl.envs.brax", "make_brax", (name,)) for name in _BRAX},
+    **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX},
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names of all environments that `make` builds, sorted; imports no simulator."""
+    return tuple(sorted(TABLE))
+
+
+def make(name: str, **params: Any) -> Env:
+    """Builds the environment called `name`.
+
+    Args:
+      name: one of `names()`, as "CartPole-v1", "brax/ant", "mjx/reacher".
+      **params: keyword arguments of its factory (static: `backend="spring"`, `episode_length=200`), or new values of
+        fields of `env.params` (traced: `gravity=5.0`), of the field's shape.
+
+    Raises:
+      ValueError: an unknown name (the message has the nearest ones), an unknown parameter (it lists what is allowed),
+        or a value that does not fit its field.
+    """
+    if name not in TABLE:
+        lowered = {known.lower(): known for known in TABLE}
+        near = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(repr(lowered[n]) for n in near)}?" if near else ""
+        raise ValueError(f"make: no environment is called {name!r}.{hint} jaxrl.envs.names() lists all.")
+    module, function, arguments = TABLE[name]
+    factory = getattr(importlib.import_module(module), function)
+    keywords = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in keywords):  # the factory sorts static from traced itself
+        return factory(*arguments, **params)
+    allowed = [p.name for p in keywords if p.kind is p.KEYWORD_ONLY]
+    env = factory(*arguments, **{k: v for k, v in params.items() if k in allowed})
+    changes = {k: v for k, v in params.items() if k not in allowed}
+    return env._replace(params=replace(env.params, changes, name, allowed)) if changes else env
+
+
+def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[str] | tuple = ()) -> PyTree:
+    """`params` (a NamedTuple or dataclass) with new values for some fields, in the dtype and shape of the old ones.
+
+    Args:
+      name, allowed: the environment, and its static parameters: only for the message.
+
+    Raises:
+      ValueError: a field that does not exist, or a value of another shape or kind.
+    """
+    if dataclasses.is_dataclass(params):
+        fields, update = [f.name for f in dataclasses.fields(params)], dataclasses.replace
+    else:
+        fields, update = list(getattr(params, "_fields", ())), lambda p, **kw: p._replace(**kw)
+    for field, value in changes.items():
+        if field not in fields:
+            choice = ", ".join(sorted({*fields, *allowed})) or "none"
+            raise ValueError(f"make: {name} has no parameter {field!r}; allowed: {choice}")
+        old = getattr(params, field)
+        if not isinstance(old, (bool, int, float, np.ndarray, jnp.ndarray)):
+            raise ValueError(f"make: {field!r} of {name} is a structure; replace it in env.params")
+        try:
+            new = np.asarray(value)
+            fits = np.can_cast(new.dtype, np.asarray(old).dtype, "same_kind") and new.shape == np.shape(old)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            kind = f"{np.asarray(old).dtype}{list(np.shape(old))}"
+            raise ValueError(f"make: {field}={value!r} does not fit {name}, whose {field} is {kind} (default {old})")
+    return update(params, **{k: jnp.asarray(v, jnp.asarray(getattr(params, k)).dtype) for k, v in changes.items()})
