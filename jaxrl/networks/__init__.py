@@ -1,0 +1,26 @@
+"""Networks as bundles of pure functions on nested dicts of arrays."""
+
+from jaxrl.networks.adapters import from_linen, from_nnx
+from jaxrl.networks.core import default_unroll, feed_forward, pretrained, sequential, view
+from jaxrl.networks.feedforward import cnn, dense, mlp
+from jaxrl.networks.heads import critic, masked, policy
+from jaxrl.networks.initializers import orthogonal
+from jaxrl.networks.recurrent import gru
+
+__all__ = [
+    "cnn",
+    "critic",
+    "default_unroll",
+    "dense",
+    "feed_forward",
+    "from_linen",
+    "from_nnx",
+    "gru",
+    "masked",
+    "mlp",
+    "orthogonal",
+    "policy",
+    "pretrained",
+    "sequential",
+    "view",
+]

@@ -1,0 +1,188 @@
+"""Multi-layer perceptrons and convolutional networks, over any leading axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.networks.core import feed_forward
+from jaxrl.networks.initializers import orthogonal
+from jaxrl.types import Network
+
+ACTIVATIONS = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "swish": jax.nn.swish,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+}
+
+
+def dense(size: int, *, scale: float = 1.0) -> Network:
+    """x W + b on the last axis: [..., in] -> [..., size]; W orthogonal of gain `scale`, b = 0.
+
+    Raises:
+      ValueError: if size < 1.
+    """
+    _check_sizes("dense", size=(size,))
+
+    def init(key, observation):
+        return linear_init(key, as_float(observation, "dense").shape[-1], size, scale)
+
+    def apply(params, observation):
+        return linear(params, as_float(observation, "dense"))
+
+    return feed_forward(init, apply)
+
+
+def mlp(
+    widths: Sequence[int] = (64, 64),
+    *,
+    activation: str | Callable = "tanh",
+    layer_norm: bool = False,
+    scale: float = math.sqrt(2),
+) -> Network:
+    """x <- activation(norm(x W_i + b_i)) for every width: [..., in] -> [..., widths[-1]].
+
+    Args:
+      widths: sizes of the layers; the last one is activated too.
+      activation: "tanh", "relu", "elu", "swish", "gelu", "silu" or a function.
+      layer_norm: normalise over the last axis before the activation (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+      scale: gain of the orthogonal W_i; b_i = 0.
+
+    Raises:
+      ValueError: if there is no width, one is < 1, or the activation is unknown.
+    """
+    widths = tuple(widths)
+    _check_sizes("mlp", widths=widths)
+    activate = get_activation("mlp", activation)
+
+    def init(key, observation):
+        params, size = {}, as_float(observation, "mlp").shape[-1]
+        for i, (layer_key, width) in enumerate(zip(jax.random.split(key, len(widths)), widths)):
+            params[f"dense_{i}"] = linear_init(layer_key, size, width, scale)
+            if layer_norm:
+                params[f"norm_{i}"] = {"scale": jnp.ones(width), "bias": jnp.zeros(width)}
+            size = width
+        return params
+
+    def apply(params, observation):
+        x = as_float(observation, "mlp")
+        for i in range(len(widths)):
+            x = linear(params[f"dense_{i}"], x)
+            x = activate(normalize(params[f"norm_{i}"], x) if layer_norm else x)
+        return x
+
+    return feed_forward(init, apply)
+
+
+def cnn(
+    channels: Sequence[int] = (16,),
+    kernel: int | Sequence[int] = 3,
+    stride: int | Sequence[int] = 1,
+    widths: Sequence[int] = (128,),
+    activation: str | Callable = "relu",
+) -> Network:
+    """Convolutions without padding, then an `mlp` on what is left: images [..., H, W, C] -> [..., widths[-1]].
+
+    The defaults are those of MinAtar (Young and Tian 2019, https://arxiv.org/abs/1903.03176), images of [10, 10, C].
+
+    Args:
+      channels: output channels of each convolution.
+      kernel, stride: of all convolutions, or one for each.
+      widths: of the dense layers after the convolutions.
+      activation: as in `mlp`.
+
+    Images of uint8 are divided by 255; other dtypes (bool, int32) only become float32.
+
+    Raises:
+      ValueError: if a size is < 1 or the lengths of kernel or stride differ from that of channels; from `init`, if an
+        image is smaller than a kernel.
+    """
+    channels = tuple(channels)
+    kernels, strides = ((x,) * len(channels) if isinstance(x, int) else tuple(x) for x in (kernel, stride))
+    _check_sizes("cnn", channels=channels, kernel=kernels, stride=strides)
+    if not len(channels) == len(kernels) == len(strides):
+        raise ValueError(f"cnn: kernel {kernel} and stride {stride} need one entry for each of channels {channels}")
+    activate = get_activation("cnn", activation)
+    head = mlp(widths, activation=activation)
+
+    def init(key, observation):
+        x = as_float(observation, "cnn")
+        params, keys = {}, jax.random.split(key, len(channels) + 1)
+        for i, (layer_key, size, channel, step) in enumerate(zip(keys, kernels, channels, strides)):
+            if x.ndim < 3 or min(x.shape[-3:-1]) < size:
+                raise ValueError(f"cnn: image of shape {x.shape} (layer {i}), needs [..., H, W, C] with H, W >= {size}")
+            params[f"conv_{i}"] = {
+                "kernel": orthogonal(math.sqrt(2))(layer_key, (size, size, x.shape[-1], channel)),
+                "bias": jnp.zeros(channel),
+            }
+            x = jax.eval_shape(lambda p, x, step=step: convolve(p, x, step), params[f"conv_{i}"], x)
+        return params | {"mlp": head.init(keys[-1], jax.eval_shape(flatten, x))}
+
+    def apply(params, observation):
+        x = as_float(observation, "cnn")
+        for i, step in enumerate(strides):
+            x = activate(convolve(params[f"conv_{i}"], x, step))
+        return head.apply(params["mlp"], (), flatten(x))[1]
+
+    return feed_forward(init, apply)
+
+
+def linear_init(key, size_in, size_out, scale):
+    """{"kernel": [size_in, size_out] orthogonal, "bias": [size_out] zeros}."""
+    return {"kernel": orthogonal(scale)(key, (size_in, size_out)), "bias": jnp.zeros(size_out)}
+
+
+def linear(params, x):
+    """x W + b."""
+    return x @ params["kernel"] + params["bias"]
+
+
+def normalize(params, x, eps=1e-6):
+    """Layer normalisation over the last axis."""
+    x = x - jnp.mean(x, -1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps) * params["scale"] + params["bias"]
+
+
+def convolve(params, x, stride):
+    """A VALID convolution of [..., H, W, C] with kernel [k, k, C, out]."""
+    batch = x.reshape((-1, *x.shape[-3:]))
+    out = jax.lax.conv_general_dilated(
+        batch, params["kernel"], (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return (out + params["bias"]).reshape((*x.shape[:-3], *out.shape[1:]))
+
+
+def flatten(x):
+    """[..., H, W, C] -> [..., H * W * C]."""
+    return x.reshape((*x.shape[:-3], math.prod(x.shape[-3:])))
+
+
+def as_float(x, name):
+    """Floats stay as they are, uint8 is divided by 255 (pixels), other dtypes become float32."""
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"{name}: the observation is {type(x).__name__}, needs an array; choose one with view()")
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape, jnp.float32)
+    return jnp.asarray(x, jnp.float32) / (255.0 if x.dtype == jnp.uint8 and name == "cnn" else 1.0)
+
+
+def get_activation(name, activation):
+    if callable(activation):
+        return activation
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{name}: activation is {activation!r}, must be one of {sorted(ACTIVATIONS)} or a function")
+    return ACTIVATIONS[activation]
+
+
+def _check_sizes(name, **sizes):
+    for argument, values in sizes.items():
+        if not values or min(values) < 1:
+            raise ValueError(f"{name}: {argument} is {values}, needs at least one entry and all >= 1")
