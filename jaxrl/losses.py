@@ -1,0 +1,74 @@
+"""Losses: pure functions of arrays, elementwise unless said otherwise; the caller takes the (weighted) mean.
+
+All arguments of a function have one shape, or broadcast to one.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def clipped_surrogate(log_prob, old_log_prob, advantage, clip) -> Array:
+    """PPO's policy loss, to be minimised (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, equation 7).
+
+    -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A),  ratio = exp(log_prob - old_log_prob)
+    """
+    ratio = jnp.exp(log_prob - old_log_prob)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def clipped_value(value, old_value, target, clip) -> Array:
+    """PPO's value loss (https://github.com/openai/baselines ppo2; Engstrom et al. 2020, https://arxiv.org/abs/2005.12729).
+
+    max(0.5 (v - target)^2, 0.5 (v_old + clip(v - v_old, -clip, clip) - target)^2)
+
+    Args:
+      clip: infinity gives 0.5 (v - target)^2 exactly, and its gradient.
+    """
+    moved = value - old_value
+    # Where nothing is clipped `value` itself is used: v_old + (v - v_old) is not v in floating point.
+    near = jnp.where(jnp.abs(moved) <= clip, value, old_value + jnp.clip(moved, -clip, clip))
+    plain, clipped = squared(value - target), squared(near - target)
+    # Not `maximum`, whose gradient at a tie is split between the two.
+    return jnp.where(clipped > plain, clipped, plain)
+
+
+def approx_kl(log_prob, old_log_prob) -> Array:
+    """(ratio - 1) - log(ratio), ratio = exp(log_prob - old_log_prob): >= 0, its mean under old estimates KL(old || new).
+
+    The estimator k3 of Schulman 2020, http://joschu.net/blog/kl-approx.html.
+    """
+    log_ratio = log_prob - old_log_prob
+    return jnp.expm1(log_ratio) - log_ratio
+
+
+def squared(x) -> Array:
+    """0.5 x^2."""
+    return 0.5 * x * x
+
+
+def huber(x, delta=1.0) -> Array:
+    """0.5 x^2 where |x| <= delta, else delta (|x| - 0.5 delta) (Huber 1964, https://doi.org/10.1214/aoms/1177703732)."""
+    near = jnp.clip(x, -delta, delta)
+    return near * (x - 0.5 * near)
+
+
+def normalize(advantage, weight=None, eps=1e-8) -> Array:
+    """(x - mean) / sqrt(var + eps) over all axes, mean and (population) variance weighted.
+
+    eps is inside of the root, so that the gradient is finite where x is constant.
+
+    Args:
+      weight: None, or shape of x; rows of weight 0 do not count and come out as 0.
+    """
+    if weight is None:
+        centred = advantage - jnp.mean(advantage)
+        return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + eps)
+    total = jnp.maximum(jnp.sum(weight), jnp.finfo(advantage.dtype).tiny)
+    # A row that is not there may hold anything; a NaN times 0 would still be one.
+    x = jnp.where(weight > 0, advantage, 0.0)
+    centred = jnp.where(weight > 0, x - jnp.sum(weight * x) / total, 0.0)
+    return centred * jax.lax.rsqrt(jnp.sum(weight * centred * centred) / total + eps)
