@@ -1,3 +1,52 @@
-"""jaxrl: reinforcement learning as JAX values."""
+"""Reinforcement learning as JAX values.
+
+Agents, environments, networks and training loops are bundles of pure functions (`jaxrl.types`). Names resolve when they
+are first used, so that `import jaxrl` costs little more than `import jax`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxrl import distributions, envs, losses, networks, returns, transforms, tree, types
+    from jaxrl.agents.ppo import ppo
+    from jaxrl.combinators.normalize import normalize_observations
+    from jaxrl.combinators.transform import with_transform
+    from jaxrl.evaluate import evaluate
+    from jaxrl.factory import make_agent
+    from jaxrl.loop import online, run
+    from jaxrl.policy_file import load
+    from jaxrl.rollout import rollout
+    from jaxrl.types import Agent, Env, Loop, Network, Policy, TimeStep, Transition
 
 __version__ = "0.1.0"
+
+_MODULES = ("distributions", "envs", "losses", "networks", "presets", "returns", "spaces", "transforms", "tree", "types")
+_NAMES = {
+    "ppo": "jaxrl.agents.ppo",
+    "normalize_observations": "jaxrl.combinators.normalize",
+    "with_transform": "jaxrl.combinators.transform",
+    "evaluate": "jaxrl.evaluate",
+    "make_agent": "jaxrl.factory",
+    "online": "jaxrl.loop",
+    "run": "jaxrl.loop",
+    "load": "jaxrl.policy_file",
+    "rollout": "jaxrl.rollout",
+    **dict.fromkeys(("Agent", "Env", "Loop", "Network", "Policy", "TimeStep", "Transition"), "jaxrl.types"),
+}
+
+__all__ = sorted([*_MODULES, *_NAMES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"jaxrl.{name}")
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+        globals()[name] = value  # over the module of the same name, which the import has put there
+        return value
+    raise AttributeError(f"module 'jaxrl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -56,6 +56,21 @@ def edit_hparams(tree: Any, cls: type, **values: Any) -> Any:
     return edit(tree, cls, set_fields)
 
 
+def replace_fields(bundle: Any, **values: Any) -> Any:
+    """New values for fields of a nested NamedTuple, each found by its name wherever it is unique.
+
+    Raises:
+      ValueError: if no bundle inside has such a field, or more than one has.
+    """
+    for name, value in values.items():
+        bundle, count = _replace_field(bundle, name, value)
+        if count != 1:
+            known = ", ".join(sorted(_field_names(bundle)))
+            problem = "is ambiguous" if count else "does not exist"
+            raise ValueError(f"hparams: {name!r} {problem}; there are {known}")
+    return bundle
+
+
 def as_arrays(hparams: Any) -> Any:
     """Hyperparameters as float32 arrays, so that they can be traced, swept and checkpointed."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)
@@ -64,3 +79,21 @@ def as_arrays(hparams: Any) -> Any:
 def _children(node: Any) -> list:
     children, _ = jax.tree.flatten(node, is_leaf=lambda x: x is not node)
     return children
+
+
+def _replace_field(bundle: Any, name: str, value: Any) -> tuple[Any, int]:
+    """The bundle with its field called `name`, a number, replaced at every depth; how many there were."""
+    if not isinstance(bundle, tuple):
+        return bundle, 0
+    if name in getattr(bundle, "_fields", ()) and not isinstance(getattr(bundle, name), tuple):
+        return bundle._replace(**{name: value}), 1
+    pairs = [_replace_field(x, name, value) for x in bundle]
+    rebuilt = type(bundle)(*(x for x, _ in pairs)) if hasattr(bundle, "_fields") else tuple(x for x, _ in pairs)
+    return rebuilt, sum(n for _, n in pairs)
+
+
+def _field_names(bundle: Any) -> set[str]:
+    if not isinstance(bundle, tuple):
+        return set()
+    numbers = {f for f in getattr(bundle, "_fields", ()) if not isinstance(getattr(bundle, f), tuple)}
+    return numbers.union(*(_field_names(x) for x in bundle))

@@ -1,0 +1,77 @@
+"""Running mean and variance of pytrees, exact under batching (Chan, Golub & LeVeque 1979)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.types import Array, PyTree
+
+
+class Statistics(NamedTuple):
+    """Moments of everything seen.
+
+    Attributes:
+      count: [] float32; past about 1e10 rows it stops growing, and the moments stand still.
+      mean, var: pytrees of one item's shape; leaves that are not floating point are () and are left alone.
+    """
+
+    count: Array
+    mean: PyTree
+    var: PyTree
+
+
+def init_statistics(one: PyTree) -> Statistics:
+    """Mean 0 and variance 1, so that data passes unchanged until something has been seen."""
+    mean = jax.tree.map(lambda x: jnp.zeros(x.shape) if _is_float(x) else (), one)
+    var = jax.tree.map(lambda x: jnp.ones(x.shape) if _is_float(x) else (), one)
+    return Statistics(jnp.zeros(()), mean, var)
+
+
+def update_statistics(statistics: Statistics, batch: PyTree, weight: Array) -> Statistics:
+    """Merges a batch.
+
+    With m rows of mean b and variance v, and count n, mean a, variance u so far:
+      mean' = a + (b - a) m / (n + m),   var' = (n u + m v + (b - a)^2 n m / (n + m)) / (n + m).
+
+    Args:
+      batch: leaves [*weight.shape, ...].
+      weight: rows of weight 0 are left out.
+    """
+    rows = jnp.sum(weight)
+    count = statistics.count + rows
+    total = jnp.maximum(count, 1.0)
+    axes = tuple(range(weight.ndim))
+
+    def merge(x, mean, var):
+        if not _is_float(x):
+            return (), ()
+        w = weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
+        x = jnp.where(w > 0, x, 0.0)
+        batch_mean = jnp.sum(w * x, axes) / jnp.maximum(rows, 1.0)
+        batch_var = jnp.sum(w * (x - batch_mean) ** 2, axes) / jnp.maximum(rows, 1.0)
+        delta = batch_mean - mean
+        seen, new = statistics.count / total, rows / total
+        return mean + delta * new, jnp.where(count > 0, seen * var + new * batch_var + delta**2 * seen * new, var)
+
+    leaves, structure = jax.tree.flatten(batch)
+    means, variances = structure.flatten_up_to(statistics.mean), structure.flatten_up_to(statistics.var)
+    merged = [merge(*triple) for triple in zip(leaves, means, variances)]
+    return Statistics(count, *(structure.unflatten([pair[i] for pair in merged]) for i in (0, 1)))
+
+
+def normalize(statistics: Statistics, x: PyTree, clip: Array | float, eps: float = 1e-8) -> PyTree:
+    """clip((x - mean) * rsqrt(var + eps), -clip, clip), floating-point leaves only, any leading axes."""
+
+    def leaf(x, mean, var):
+        return jnp.clip((x - mean) * jax.lax.rsqrt(var + eps), -clip, clip).astype(x.dtype) if _is_float(x) else x
+
+    leaves, structure = jax.tree.flatten(x)
+    means, variances = structure.flatten_up_to(statistics.mean), structure.flatten_up_to(statistics.var)
+    return structure.unflatten([leaf(*triple) for triple in zip(leaves, means, variances)])
+
+
+def _is_float(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
