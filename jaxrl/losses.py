@@ -15,8 +15,10 @@ def clipped_surrogate(log_prob, old_log_prob, advantage, clip) -> Array:
     """PPO's policy loss, to be minimised (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, equation 7).
 
     -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A),  ratio = exp(log_prob - old_log_prob)
+
+    Ratios are capped at e^20, where a policy is lost anyway, so that one of them cannot overflow into NaN gradients.
     """
-    ratio = jnp.exp(log_prob - old_log_prob)
+    ratio = jnp.exp(jnp.minimum(log_prob - old_log_prob, 20.0))
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
 
 

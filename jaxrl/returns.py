@@ -69,7 +69,7 @@ def n_step_returns(reward, next_value, discount, is_last, n: int, weight=None) -
 
     start = jnp.zeros((n, *reward.shape[1:]), jnp.result_type(reward, next_value, discount))
     rows = (reward, next_value, discount, is_last, weight)
-    return jax.lax.scan(step, start, rows, reverse=True, unroll=UNROLL)[1]
+    return jax.lax.scan(step, start, rows, reverse=True)[1]
 
 
 def vtrace(
@@ -111,19 +111,19 @@ def retrace(reward, q, next_v, discount, trace, ratio, *, clip_c=1.0, weight=Non
     return q + error + trace * _next(x)
 
 
-UNROLL = 8
-
-
 def _reverse(base, decay, weight=None):
     """x_t = base_t + decay_t x_{t+1} backwards from x_T = 0; rows of weight 0 pass x_{t+1} on."""
     if weight is not None:
         base, decay = jnp.where(weight > 0, base, 0.0), jnp.where(weight > 0, decay, 1.0)
 
+    # A plain scan. On [128, 64] it takes 50 us and on [128, 1024] 140 us (2 CPU cores), where `associative_scan` takes 30
+    # and 400, and unrolling by 2 to 8 takes 45 and 270; either is noise beside an update, but an associative scan adds 0.5 s
+    # of compilation, and rounds worse.
     def step(x, row):
         x = row[0] + row[1] * x
         return x, x
 
-    return jax.lax.scan(step, jnp.zeros_like(base[0]), (base, decay), reverse=True, unroll=UNROLL)[1]
+    return jax.lax.scan(step, jnp.zeros_like(base[0]), (base, decay), reverse=True)[1]
 
 
 def _next(x):
