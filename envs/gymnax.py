@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxrl.envs.registry import replace
 
 from jaxrl import spaces
-from jaxrl.envs.registry import replace
 from jaxrl.types import Array, Env, PyTree, TimeStep
 
 _UNBOUNDED = 3e38  # gymnax writes the largest float32 where there is no bound
@@ -62,7 +62,7 @@ def from_gymnax(env: Any, params: PyTree = None) -> Env:
       ValueError: if `env` lacks one of the methods, or has a space of an unknown kind.
     """
     for method in ("reset_env", "step_env", "observation_space", "action_space"):
-        if not callable(getattr(env, method, None)):
+        if not hasattr(env, method):
             raise ValueError(f"from_gymnax: {type(env).__name__} has no method {method!r}")
     params = env.default_params if params is None else params
     observation_space = _space(env.observation_space(params))

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import inspect
+import io
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.types import Env, PyTree
 
-_GYMNAX = (
-    "Acrobot-v1 CartPole-v1 MountainCar-v0 MountainCarContinuous-v0 Pendulum-v1 "
-    "Asterix-MinAtar Breakout-MinAtar Freeway-MinAtar Seaquest-MinAtar SpaceInvaders-MinAtar "
-    "Catch-bsuite DeepSea-bsuite DiscountingChain-bsuite MNISTBandit-bsuite MemoryChain-bsuite SimpleBandit-bsuite "
-    "UmbrellaChain-bsuite BernoulliBandit-misc FourRooms-misc FrozenLake-misc GaussianBandit-misc MetaMaze-misc "
-    "PointRobot-misc Pong-misc Reacher-misc Swimmer-misc"
-).split()
-
-_BRAX = (
-    "ant fast halfcheetah hopper humanoid humanoidstandup inverted_double_pendulum inverted_pendulum pusher reacher "
-    "swimmer walker2d"
-).split()
-
-_MJX = ("cartpole_swingup", "reacher", "runner")
+_GYMNAX = """
+    Acrobot-v1 CartPole-v1 MountainCar-v0 MountainCarContinuous-v0 Pendulum-v1
+    Asterix-MinAtar Breakout-MinAtar Freeway-MinAtar Seaquest-MinAtar SpaceInvaders-MinAtar
+    Catch-bsuite DeepSea-bsuite DiscountingChain-bsuite MNISTBandit-bsuite MemoryChain-bsuite SimpleBandit-bsuite
+    UmbrellaChain-bsuite BernoulliBandit-misc FourRooms-misc FrozenLake-misc GaussianBandit-misc MetaMaze-misc
+    PointRobot-misc Pong-misc Reacher-misc Swimmer-misc
+"""
+_BRAX = """
+    ant fast halfcheetah hopper humanoid humanoidstandup inverted_double_pendulum inverted_pendulum pusher reacher
+    swimmer walker2d
+"""
+_DIAGNOSTIC = """
+    action_reward constant_reward discount masked_action_reward memory multi_discrete_action_reward
+    observation_action_reward observation_reward truncation
+"""
+_MJX = "cartpole_swingup reacher runner"
 
 # name -> (module, function, positional arguments)
 TABLE: dict[str, tuple[str, str, tuple]] = {
-    **{name: ("jaxrl.envs.gymnax", "make_gymnax", (name,)) for name in _GYMNAX},
-    **{f"brax/{name}": ("jaxrl.envs.brax", "make_brax", (name,)) for name in _BRAX},
-    **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX},
+    **{name: ("jaxrl.envs.gymnax", "make_gymnax", (name,)) for name in _GYMNAX.split()},
+    **{f"brax/{name}": ("jaxrl.envs.brax", "make_brax", (name,)) for name in _BRAX.split()},
+    **{f"diagnostic/{name}": ("jaxrl.envs.diagnostic", name, ()) for name in _DIAGNOSTIC.split()},
+    **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
 }
 
 
@@ -60,13 +66,19 @@ def make(name: str, **params: Any) -> Env:
         raise ValueError(f"make: no environment is called {name!r}.{hint} jaxrl.envs.names() lists all.")
     module, function, arguments = TABLE[name]
     factory = getattr(importlib.import_module(module), function)
-    keywords = inspect.signature(factory).parameters.values()
+    keywords = list(inspect.signature(factory).parameters.values())[len(arguments) :]
     if any(p.kind is p.VAR_KEYWORD for p in keywords):  # the factory sorts static from traced itself
         return factory(*arguments, **params)
-    allowed = [p.name for p in keywords if p.kind is p.KEYWORD_ONLY]
+    allowed = [p.name for p in keywords]
     env = factory(*arguments, **{k: v for k, v in params.items() if k in allowed})
     changes = {k: v for k, v in params.items() if k not in allowed}
     return env._replace(params=replace(env.params, changes, name, allowed)) if changes else env
+
+
+def import_quietly(module: str) -> Any:
+    """Imports `module` without what simulators print on standard output at import ("Failed to import warp")."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return importlib.import_module(module)
 
 
 def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[str] | tuple = ()) -> PyTree:
@@ -86,15 +98,16 @@ def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[st
         if field not in fields:
             choice = ", ".join(sorted({*fields, *allowed})) or "none"
             raise ValueError(f"make: {name} has no parameter {field!r}; allowed: {choice}")
-        old = getattr(params, field)
-        if not isinstance(old, (bool, int, float, np.ndarray, jnp.ndarray)):
-            raise ValueError(f"make: {field!r} of {name} is a structure; replace it in env.params")
+        old = jax.tree.map(jnp.asarray, getattr(params, field))
+        if not isinstance(old, jax.Array):
+            raise ValueError(f"make: {field!r} of {name} is a structure: replace it in env.params")  # noqa: TRY004
         try:
             new = np.asarray(value)
-            fits = np.can_cast(new.dtype, np.asarray(old).dtype, "same_kind") and new.shape == np.shape(old)
+            fits = np.can_cast(new.dtype, old.dtype, "same_kind") and new.shape == old.shape
         except (TypeError, ValueError):
             fits = False
         if not fits:
-            kind = f"{np.asarray(old).dtype}{list(np.shape(old))}"
-            raise ValueError(f"make: {field}={value!r} does not fit {name}, whose {field} is {kind} (default {old})")
-    return update(params, **{k: jnp.asarray(v, jnp.asarray(getattr(params, k)).dtype) for k, v in changes.items()})
+            kind = f"{old.dtype}{list(old.shape)}"
+            raise ValueError(f"make: {field}={value!r} does not fit {name}, whose {field} is {kind}, by default {old}")
+        params = update(params, **{field: jnp.asarray(new, old.dtype)})
+    return params
