@@ -1,20 +1,16 @@
 """`jaxrl.returns` against float64 sums, hand-computed arrays, and the law of weight 0."""
 
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrl import returns
-
-sys.path.insert(0, str(Path(__file__).parent))
-import reference
 
 SHAPES = [(1,), (7,), (16, 3), (5, 2, 2)]  # few, so that there are few compilations
 DISCOUNT, LAMBDA = 0.9, 0.8

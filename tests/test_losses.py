@@ -1,0 +1,100 @@
+"""`jaxrl.losses`: values and gradients by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl import losses
+
+
+def value_and_grad(fn, *args):
+    """Elementwise values and gradients with respect to the first argument."""
+    args = [jnp.asarray(a, jnp.float32) for a in args]
+    return jax.jit(jax.vmap(jax.value_and_grad(fn)))(*args)
+
+
+def test_clipped_surrogate():
+    # ratio 1.1 is inside of 1 +- 0.2; 1.5 and 0.5 are outside, and only the pessimistic side keeps its gradient.
+    ratio = np.array([1.1, 1.5, 1.5, 0.5, 0.5])
+    advantage = np.array([2.0, 2.0, -2.0, 2.0, -2.0])
+    old = np.full(5, -1.0)
+    value, grad = value_and_grad(
+        lambda log_prob, old, adv: losses.clipped_surrogate(log_prob, old, adv, 0.2),
+        old + np.log(ratio),
+        old,
+        advantage,
+    )
+    np.testing.assert_allclose(value, [-2.2, -2.4, 3.0, -1.0, 1.6], rtol=1e-6)
+    # d/d log_prob of -ratio A is -ratio A
+    np.testing.assert_allclose(grad, [-2.2, 0.0, 3.0, -1.0, 0.0], rtol=1e-6)
+
+
+def test_clipped_surrogate_is_finite_at_huge_ratios():
+    for advantage in (1.0, -1.0):
+        value, grad = value_and_grad(lambda lp, a: losses.clipped_surrogate(lp, 0.0, a, 0.2), [200.0], [advantage])
+        assert np.isfinite(value).all() and np.isfinite(grad).all()
+
+
+def test_clipped_value():
+    # Old value 0, target 1, clip 0.2: moved within; beyond, toward the target; beyond, past it; beyond, away from it.
+    value, grad = value_and_grad(lambda v: losses.clipped_value(v, 0.0, 1.0, 0.2), [0.1, 0.5, 3.0, -0.5])
+    np.testing.assert_allclose(value, [0.5 * 0.9**2, 0.5 * 0.8**2, 0.5 * 2**2, 0.5 * 1.5**2], rtol=1e-6)
+    np.testing.assert_allclose(grad, [-0.9, 0.0, 2.0, -1.5], rtol=1e-6)
+
+
+def test_clipped_value_without_clip_is_the_squared_error_to_the_bit():
+    value, old, target = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32) * 10
+    actual = value_and_grad(lambda v, o, t: losses.clipped_value(v, o, t, jnp.inf), value, old, target)
+    expected = value_and_grad(lambda v, t: 0.5 * (v - t) * (v - t), value, target)
+    np.testing.assert_array_equal(actual[0], expected[0])
+    np.testing.assert_array_equal(actual[1], expected[1])
+    assert np.abs(actual[1]).min() > 0
+
+
+def test_approx_kl():
+    value, grad = value_and_grad(losses.approx_kl, [np.log(2.0), 0.0, np.log(0.5)], [0.0, 0.0, 0.0])
+    np.testing.assert_allclose(value, [1 - np.log(2), 0.0, -0.5 + np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(grad, [1.0, 0.0, -0.5], rtol=1e-6)  # ratio - 1
+    small = losses.approx_kl(jnp.float32(1e-3), jnp.float32(0.0))
+    np.testing.assert_allclose(small, 0.5e-6, rtol=1e-3)  # (exp(x) - 1) - x would be lost in rounding: 4.7e-7 .. 5.9e-7
+
+
+def test_approx_kl_estimates_kl():
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.5, 0.3])
+    estimate = np.sum(p * losses.approx_kl(jnp.log(q), jnp.log(p)))
+    np.testing.assert_allclose(estimate, np.sum(p * np.log(p / q)), rtol=1e-5)
+
+
+def test_huber_and_squared():
+    value, grad = value_and_grad(lambda x: losses.huber(x, 2.0), [0.0, 1.0, -2.0, 3.0, -5.0])
+    np.testing.assert_allclose(value, [0.0, 0.5, 2.0, 4.0, 8.0])
+    np.testing.assert_allclose(grad, [0.0, 1.0, -2.0, 2.0, -2.0])
+    value, grad = value_and_grad(losses.squared, [3.0, -4.0])
+    np.testing.assert_allclose((value, grad), ([4.5, 8.0], [3.0, -4.0]))
+
+
+def test_normalize():
+    x = jnp.array([1.0, 2.0, 3.0, 6.0])
+    np.testing.assert_allclose(losses.normalize(x), (np.arange(4) + [-2, -2, -2, 0]) / np.sqrt(3.5), rtol=1e-5)
+    # Weights 2, 1, 1 are the rows 1, 1, 2, 4: mean 2, variance 6 / 4.
+    y = losses.normalize(jnp.array([1.0, 2.0, 4.0]), jnp.array([2.0, 1.0, 1.0]))
+    np.testing.assert_allclose(y, np.array([-1.0, 0.0, 2.0]) / np.sqrt(1.5), rtol=1e-5, atol=1e-6)
+
+
+def test_normalize_ignores_rows_of_weight_0():
+    x = jnp.array([1.0, jnp.nan, 2.0, 1e30, 3.0, 6.0])
+    weight = jnp.array([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    actual = losses.normalize(x, weight)
+    np.testing.assert_allclose(actual[weight > 0], losses.normalize(jnp.array([1.0, 2.0, 3.0, 6.0])), rtol=1e-5)
+    np.testing.assert_array_equal(actual[weight == 0], 0.0)
+    np.testing.assert_array_equal(losses.normalize(x, jnp.zeros(6)), 0.0)
+
+
+@pytest.mark.parametrize("weight", [None, np.array([1.0, 0.5, 0.0, 1.0], np.float32)])
+def test_normalize_has_finite_gradients_at_constants(weight):
+    for constant in (0.0, 3.0):
+        x = jnp.full(4, constant)
+        jacobian = jax.jacobian(lambda x: losses.normalize(x, weight))(x)
+        assert np.isfinite(jacobian).all()
+        np.testing.assert_allclose(losses.normalize(x, weight), 0.0, atol=1e-4)
