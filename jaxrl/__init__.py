@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("distributions", "envs", "losses", "networks", "presets", "returns", "spaces", "transforms", "tree", "types")
+_MODULES = (
+    "distributions",
+    "envs",
+    "losses",
+    "networks",
+    "presets",
+    "returns",
+    "spaces",
+    "transforms",
+    "tree",
+    "types",
+)
 _NAMES = {
     "ppo": "jaxrl.agents.ppo",
     "normalize_observations": "jaxrl.combinators.normalize",

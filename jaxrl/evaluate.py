@@ -69,9 +69,7 @@ def evaluate(
             result.lengths + (~now.ended).astype(jnp.int32),
             now.ended | is_last(data),
         )
-        now = now._replace(
-            env_state=env_state, observation=data.next_observation, memory=memory, ended=result.finished
-        )
+        now = now._replace(env_state=env_state, observation=data.next_observation, memory=memory, ended=result.finished)
         return t + 1, now, result
 
     first = (jnp.zeros((), jnp.int32), now, Evaluation(zero, zero.astype(jnp.int32), now.ended))

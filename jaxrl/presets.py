@@ -8,7 +8,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
 }
 
-_CONTROL = dict(num_envs=64, unroll_length=64, normalize_observation=True, normalize_reward=True, num_epochs=10, num_minibatches=8)
+_CONTROL = dict(
+    num_envs=64, unroll_length=64, normalize_observation=True, normalize_reward=True, num_epochs=10, num_minibatches=8
+)
 
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "CartPole-v1"): dict(num_envs=16, unroll_length=64, steps=500_000, hparams=dict(learning_rate=1e-3)),

@@ -43,7 +43,13 @@ SampleParams = Callable[[Array, int], PyTree]  # (key, num_envs) -> params [num_
 
 
 def start(
-    key: Array, agent: Agent, agent_state: PyTree, env: Env, params: PyTree, num_envs: int, params_axis: int | None = None
+    key: Array,
+    agent: Agent,
+    agent_state: PyTree,
+    env: Env,
+    params: PyTree,
+    num_envs: int,
+    params_axis: int | None = None,
 ) -> Interaction:
     """Resets N environments. `params` has a leading axis [N] if `params_axis` is 0, and is shared if it is None."""
     reset_key, memory_key = jax.random.split(key)

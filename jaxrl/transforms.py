@@ -59,8 +59,8 @@ def clip_reward(low: float = -1.0, high: float = 1.0) -> Transform:
 class NormalizeRewardHparams(NamedTuple):
     """Numbers of `normalize_reward`."""
 
-    discount: float = 0.99  # of the learner, whose returns are to have unit scale
-    clip: float = 10.0  # bound on the scaled reward's magnitude
+    return_discount: float = 0.99  # of the learner, whose returns are to have unit scale
+    reward_clip: float = 10.0  # bound on the scaled reward's magnitude
 
 
 class NormalizeRewardState(NamedTuple):
@@ -72,7 +72,7 @@ class NormalizeRewardState(NamedTuple):
 
 
 def normalize_reward(hparams: NormalizeRewardHparams = NormalizeRewardHparams()) -> Transform:
-    """reward / std(G) with G_t = r_t + discount * G_{t-1} within an episode (Engstrom et al. 2020, "Implementation matters").
+    """reward / std(G), G_t = r_t + discount * G_{t-1} within an episode (Engstrom et al. 2020, "Implementation matters").
 
     Rewards are scaled and never shifted, so that the sign of "this step was worth something" survives. For on-policy
     data [T, N].
@@ -96,7 +96,7 @@ def normalize_reward(hparams: NormalizeRewardHparams = NormalizeRewardHparams())
 
         def accumulate(return_, step):
             reward, last, w = step
-            return_ = jnp.where(w > 0, reward + state.hparams.discount * return_, return_)
+            return_ = jnp.where(w > 0, reward + state.hparams.return_discount * return_, return_)
             return jnp.where(last, 0.0, return_), return_
 
         w = weight(fresh)
@@ -105,7 +105,7 @@ def normalize_reward(hparams: NormalizeRewardHparams = NormalizeRewardHparams())
 
     def apply(key: Array, state: NormalizeRewardState, data: Transition) -> Transition:
         del key
-        clip = state.hparams.clip
+        clip = state.hparams.reward_clip
         reward = data.reward * jax.lax.rsqrt(state.statistics.var + 1e-8)
         return data._replace(reward=jnp.clip(reward, -clip, clip))
 

@@ -50,7 +50,10 @@ def edit_hparams(tree: Any, cls: type, **values: Any) -> Any:
             raise ValueError(f"edit_hparams: {cls.__name__} has no field {name!r}; it has {', '.join(cls._fields)}")
 
     def set_fields(hp):
-        cast = {name: jnp.broadcast_to(jnp.asarray(v, jnp.float32), jnp.shape(getattr(hp, name))) for name, v in values.items()}
+        cast = {
+            name: jnp.broadcast_to(jnp.asarray(v, jnp.float32), jnp.shape(getattr(hp, name)))
+            for name, v in values.items()
+        }
         return hp._replace(**cast)
 
     return edit(tree, cls, set_fields)

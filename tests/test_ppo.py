@@ -7,12 +7,12 @@ import optax
 import probing
 import pytest
 import toys
+from jaxrl.envs import diagnostic
 
 import jaxrl
 from jaxrl import networks
 from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.distributions import for_space
-from jaxrl.envs import diagnostic
 from jaxrl.loop import example_data
 from jaxrl.rollout import rollout, start
 from jaxrl.spaces import Box, Discrete
@@ -74,7 +74,9 @@ def reference_loss(params, policy, critic, data, hp, recurrent):
             observation = data.observation[t, n]
             memories["policy"], outputs = network.apply(params["policy"], memories["policy"], observation)
             memories["critic"], value = critic.apply(params["critic"], memories["critic"], observation)
-            ratio = jnp.exp(distribution.log_prob(outputs, data.extras["raw_action"][t, n]) - data.extras["log_prob"][t, n])
+            ratio = jnp.exp(
+                distribution.log_prob(outputs, data.extras["raw_action"][t, n]) - data.extras["log_prob"][t, n]
+            )
             gain = jnp.minimum(ratio * normal[t, n], jnp.clip(ratio, 1 - hp.clip, 1 + hp.clip) * normal[t, n])
             total += -gain + hp.value_coefficient * 0.5 * (value - targets[t, n]) ** 2
             total -= hp.entropy_coefficient * distribution.entropy(outputs)

@@ -147,7 +147,9 @@ def ppo(
             advantage = losses.normalize(advantage, w)
         last = is_last(data)
         is_first = jnp.concatenate([jnp.zeros_like(last[:1]), last[:-1]])
-        read = {name: data.extras[name] for name in ("log_prob", "value", "raw_action", "weight") if name in data.extras}
+        read = {
+            name: data.extras[name] for name in ("log_prob", "value", "raw_action", "weight") if name in data.extras
+        }
         data = data._replace(next_observation=(), action=(), extras=read)
         batch = Batch(data, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
         if jax.tree.leaves(memory):

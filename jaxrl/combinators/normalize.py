@@ -15,7 +15,7 @@ from jaxrl.types import Agent, Array, Metrics, PyTree, Transition, Wrapped, weig
 class NormalizeObservationsHparams(NamedTuple):
     """Numbers of `normalize_observations`."""
 
-    clip: float = 10.0  # bound on the magnitude of a standardised entry
+    observation_clip: float = 10.0  # bound on the magnitude of a standardised entry
 
 
 class NormalizeObservationsState(NamedTuple):
@@ -43,7 +43,7 @@ def normalize_observations(
     """
 
     def view(state: NormalizeObservationsState, observation: PyTree) -> PyTree:
-        return normalize(state.current, observation, state.hparams.clip)
+        return normalize(state.current, observation, state.hparams.observation_clip)
 
     def view_data(state: NormalizeObservationsState, data: Transition) -> Transition:
         return data._replace(
