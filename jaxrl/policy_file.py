@@ -1,0 +1,186 @@
+"""Policy files: one safetensors file with what acting needs, and a JSON header that says how to rebuild the agent.
+
+The file holds the arrays of `agent.actor(state)` under their key paths ("agent/params/policy/...") and, in its
+metadata, the names and choices that `make_agent` takes. There is no code in it: reading one never runs what it names.
+Format: https://huggingface.co/docs/safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxrl.types import Agent, Env, PyTree
+
+SCHEMA = 1
+FILE_NAME = "policy.safetensors"
+_KEY = "jaxrl"  # of the metadata entry that holds the header
+
+
+class SavedPolicy(NamedTuple):
+    """A policy and all that acting and evaluating need."""
+
+    agent: Agent
+    state: PyTree
+    env: Env
+    header: dict[str, Any]
+
+
+def save_policy(path: str | os.PathLike, actor: PyTree, header: dict[str, Any]) -> None:
+    """Writes arrays and header to one file, atomically: a reader sees the old file or the new one.
+
+    Args:
+      actor: `agent.actor(state)`. Typed PRNG keys in it are not stored.
+      header: JSON values; `schema` is added. For `load`: `agent` (name), `env` ({"name", "params"}), `static`
+        (keywords of the builder), `num_envs`, `unroll_length`.
+
+    Raises:
+      ValueError: if two leaves have the same key path.
+    """
+    from safetensors.numpy import save
+
+    leaves = [(name, leaf) for name, leaf in _named_leaves(actor) if not _is_key(leaf)]
+    arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in leaves}
+    if len(arrays) != len(leaves):
+        raise ValueError("save_policy: two leaves have the same key path; rename a dictionary key that contains '/'")
+    metadata = {_KEY: json.dumps({"schema": SCHEMA, **header}, allow_nan=False)}
+    write_atomically(path, save(arrays, metadata))
+
+
+def load_policy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads a policy file. Returns the arrays by key path, and the header.
+
+    Raises:
+      ValueError: if the file is missing, malformed, truncated, of a newer schema, or not a policy file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+    try:
+        header = json.loads(metadata[_KEY])
+        schema = header["schema"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: has no jaxrl header, so it is not a policy file of jaxrl") from None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path}: written in schema {schema!r}, this jaxrl reads {SCHEMA}; install the version it names"
+        )
+    return arrays, header
+
+
+def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+    """The arrays in the structure of `template` (arrays or `jax.ShapeDtypeStruct`s).
+
+    Raises:
+      ValueError: naming every array that is missing, unexpected, or of another shape or dtype.
+    """
+    expected = {name: leaf for name, leaf in _named_leaves(template) if not _is_key(leaf)}
+    problems = [f"{name!r} is missing" for name in expected if name not in arrays]
+    problems += [f"{name!r} is unexpected" for name in arrays if name not in expected]
+    for name, leaf in expected.items():
+        if name in arrays and (arrays[name].shape, arrays[name].dtype) != (leaf.shape, leaf.dtype):
+            problems.append(f"{name!r} is {_kind(arrays[name])}, must be {_kind(leaf)}")
+    if problems:
+        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise ValueError(f"the arrays do not fit the agent: {shown}")
+
+    def leaf(name: str, like: Any) -> jax.Array:
+        if _is_key(like):  # acting takes its key as an argument; a key in the state is the learner's
+            return jax.random.split(jax.random.key(0), like.shape)
+        return jax.numpy.asarray(arrays[name])
+
+    return jax.tree.unflatten(jax.tree.structure(template), [leaf(*pair) for pair in _named_leaves(template)])
+
+
+def load(path: str | os.PathLike, env: Env | None = None) -> tuple[Agent, PyTree]:
+    """A trained agent, ready to act: `agent.act_greedy(key, state, memory, observation)`.
+
+    Args:
+      path: a run directory or a policy file.
+      env: the environment it was trained in; needed only if that was not one of `jaxrl.envs.names()`.
+
+    Returns:
+      agent, and its state without what only learning needs.
+
+    Raises:
+      ValueError: if the file cannot be read, or does not fit the agent that its header describes.
+    """
+    saved = load_saved(path, env)
+    return saved.agent, saved.state
+
+
+def load_saved(path: str | os.PathLike, env: Env | None = None) -> SavedPolicy:
+    """`load`, with the environment and the header."""
+    from jaxrl.envs import make
+    from jaxrl.factory import make_agent
+    from jaxrl.loop import example_data
+
+    path = pathlib.Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    arrays, header = load_policy(file)
+    try:
+        name, env_name, env_params = header["agent"], header["env"]["name"], _tuples(header["env"]["params"])
+        static, shape = _tuples(header["static"]), (int(header["num_envs"]), int(header["unroll_length"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: its header lacks {error}") from None
+    if env is None and ":" in str(env_name):
+        # A file must not choose code to run: MODULE:NAME could be any function of any module.
+        raise ValueError(f"{file}: trained in {env_name}, which is not one of jaxrl's environments: give it as `env`")
+    try:
+        env = make(env_name, **env_params) if env is None else env
+        agent, hparams = make_agent(name, env, **static)
+        example = jax.eval_shape(lambda: example_data(env, *shape))
+        template = jax.eval_shape(lambda key: agent.actor(agent.init(key, hparams, _zeros(example))), jax.random.key(0))
+        return SavedPolicy(agent, restore(template, arrays), env, header)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file that is never seen half-written: a temporary one beside it, then a rename."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/") or "value", leaf) for path, leaf in paths]
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _kind(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _zeros(shapes: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
