@@ -22,9 +22,6 @@ PyTree = Any
 Metrics = dict[str, Array]
 
 
-# Data ----------------------------------------------------------------------------------------------------------------
-
-
 class TimeStep(NamedTuple):
     """What `Env.step` returns for one environment.
 
@@ -44,7 +41,7 @@ class TimeStep(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """What agents learn from. Leaves are [T, N, ...] from a rollout, [B, ...] from a buffer; [T, N, A, ...] with agents.
+    """What agents learn from. Leaves [T, N, ...] from a rollout, [B, ...] from a buffer; [T, N, A, ...] with agents.
 
     Attributes:
       next_observation: the true successor, also where the episode ended.
@@ -77,10 +74,7 @@ def num_steps(data: Transition) -> Array | int:
 
 
 def bootstrap(data: Transition, discount: Array | float) -> Array:
-    """What multiplies the value of the successor: discount ** num_steps * (1 - terminated), shape of the reward.
-
-    Every TD target reads `data.reward + bootstrap(data, discount) * next_value`.
-    """
+    """discount ** num_steps * (1 - terminated): TD targets are `reward + bootstrap(data, discount) * next_value`."""
     return discount ** num_steps(data) * (1.0 - data.terminated)
 
 
@@ -104,9 +98,6 @@ def weighted_mean(x: Array, data: Transition) -> Array:
 def item(data: PyTree) -> PyTree:
     """The first entry along the leading axis of every leaf."""
     return jax.tree.map(lambda x: x[0], data)
-
-
-# Environments --------------------------------------------------------------------------------------------------------
 
 
 class ResetFn(Protocol):
@@ -135,9 +126,6 @@ class Env(NamedTuple):
     params: PyTree
     observation_space: Space
     action_space: Space
-
-
-# Networks ------------------------------------------------------------------------------------------------------------
 
 
 class Network(NamedTuple):
@@ -193,9 +181,6 @@ class Policy(NamedTuple):
     distribution: Distribution
 
 
-# Agents --------------------------------------------------------------------------------------------------------------
-
-
 class AgentInit(Protocol):
     def __call__(self, key: Array, hparams: PyTree, example: Transition) -> PyTree:
         """Makes the state. `example` has the leading axes of the data that `update` will see; only shapes matter.
@@ -232,19 +217,16 @@ class Remember(Protocol):
 
 def no_memory(key, state, observation):
     """`init_memory` of feed-forward agents."""
-    del key, state, observation
     return ()
 
 
 def keep(state, memory, step):
     """`remember` of agents whose memory does not need the outcome."""
-    del state, step
     return memory
 
 
 def nothing(key, state, fresh):
     """`observe` of agents that learn in `update` alone."""
-    del key, fresh
     return state, {}
 
 
@@ -284,39 +266,22 @@ class Wrapped(NamedTuple):
     own: PyTree
 
 
-# Parts of loops ------------------------------------------------------------------------------------------------------
-
-
 class Transform(NamedTuple):
-    """Rewrites data on its way to an agent's `update`.
+    """Rewrites data on its way to an agent's `update`."""
 
-    Attributes:
-      init: (key, hparams, example) -> state.
-      apply: (key, state, data) -> data.
-      observe: (key, state, fresh [T, N]) -> state, metrics.
-      hparams: defaults.
-    """
-
-    init: Any
-    apply: Any
-    observe: Any
-    hparams: PyTree = ()
+    init: Any  # (key, hparams, example) -> state
+    apply: Any  # (key, state, data) -> data
+    observe: Any  # (key, state, fresh [T, N]) -> state, metrics
+    hparams: PyTree = ()  # defaults
 
 
 class Curriculum(NamedTuple):
-    """Hands environment parameters to resets.
+    """Hands environment parameters to resets."""
 
-    Attributes:
-      init: (key, params) -> state.
-      sample: (key, state, agent_state, num_envs) -> params, [N] along `axes`.
-      update: (key, state, agent_state, data [T, N]) -> state, metrics.
-      axes: 0 gives each environment its own params, None shares one.
-    """
-
-    init: Any
-    sample: Any
-    update: Any
-    axes: int | None = 0
+    init: Any  # (key, params) -> state
+    sample: Any  # (key, state, agent_state, num_envs) -> params, [N] along `axes`
+    update: Any  # (key, state, agent_state, data [T, N]) -> state, metrics
+    axes: int | None = 0  # 0 gives each environment its own params, None shares one
 
 
 class Loop(NamedTuple):
