@@ -30,16 +30,16 @@ def main(argv: list[str]) -> int:
             raise BadInput(f"--{name.replace('_', '-')} is {options[name]}, must be >= 1")
     if not 0 <= options["seed"] < 2**32:
         raise BadInput(f"--seed is {options['seed']}, must be in [0, 2**32)")
-    return evaluate(argv[0], options, env_params)
+    return play_episodes(argv[0], options, env_params)
 
 
-def evaluate(run: str, options: dict[str, Any], env_params: dict[str, Any]) -> int:
+def play_episodes(run: str, options: dict[str, Any], env_params: dict[str, Any]) -> int:
     import jax
 
-    import jaxrl
     from jaxrl.cli import compilation, report
     from jaxrl.cli.environment import make_env
     from jaxrl.cli.run_directory import summary
+    from jaxrl.evaluate import evaluate
     from jaxrl.policy_file import load_saved
 
     env = make_env(options["env"], env_params) if options["env"] else None
@@ -50,7 +50,7 @@ def evaluate(run: str, options: dict[str, Any], env_params: dict[str, Any]) -> i
     compilation.use_cache()
 
     def play(key, state):
-        return jaxrl.evaluate(
+        return evaluate(
             key,
             saved.agent,
             state,

@@ -63,12 +63,12 @@ def parse(flags: list[Flag], argv: list[str], prog: str, description: str, parti
 def one_line(box: str) -> str:
     """tyro's framed message as one line: what is wrong, the nearest flags, where to look."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    parts = [" ".join(part.split()) for part in re.split(r"─{3,}", re.sub(r"[│╭╮╰╯]", " ", text))]
-    parts = [part for part in parts if part]
-    problem = parts[1] if len(parts) > 1 else text
-    near = re.findall(r"(--[\w.-]+)", " ".join(p for p in parts[2:] if "meant" in p or "similar" in p))
+    lines = [line.strip("│╭╮╰╯|+ ") for line in text.splitlines()]
+    parts = re.split(r"[─-]{9,}", " ".join(lines))  # the frame is drawn in ASCII where there is no unicode
+    problem, *more = [part.strip() for part in parts[1:] if part.strip()] or [text]
+    near = re.findall(r"(--[\w.-]+)", " ".join(p for p in more if "meant" in p or "similar" in p))
     hint = [f"did you mean {' or '.join(dict.fromkeys(near))}?"] if near else []
-    see = [f"see {match[1]}" for part in parts[2:] if (match := re.search(r"run (.* --help)", part))]
+    see = [f"see {match[1]}" for part in more if (match := re.search(r"run (.* --help)", part))]
     return "; ".join([problem.rstrip("."), *hint, *see])
 
 

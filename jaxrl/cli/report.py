@@ -8,14 +8,14 @@ from typing import Any, Sequence
 
 
 def progress(row: dict[str, Any], total: int, chunk: int, num_chunks: int) -> None:
-    """One line that rewrites itself in a terminal; elsewhere a line about every tenth of the run."""
-    done, seconds, last = row["steps"], row["seconds"], chunk + 1 == num_chunks
+    """After chunk 1 .. num_chunks: a line that rewrites itself in a terminal; elsewhere one every tenth of the run."""
+    done, seconds, last = row["steps"], row["seconds"], chunk == num_chunks
     shown = "-" if row["episode/return"] is None else f"{row['episode/return']:.2f}"
     left = seconds / done * (total - done)
     line = f"{done:>12,} / {total:,} steps  {done / seconds:>10,.0f} steps/s  return {shown:>9}  {left:5.0f} s left"
     if sys.stdout.isatty():
         print(f"\r\033[K{line}", end="\n" if last else "", flush=True)
-    elif last or (chunk + 1) * 10 // num_chunks > chunk * 10 // num_chunks:
+    elif last or chunk * 10 // num_chunks > (chunk - 1) * 10 // num_chunks:
         print(line, flush=True)
 
 

@@ -120,8 +120,8 @@ def check_options(options: dict[str, Any]) -> None:
 def plan(steps: int, steps_per_update: int) -> tuple[int, int]:
     """updates per chunk, number of chunks: 50 to 100 chunks of one size (one compilation), the least rounding up."""
     updates = -(-steps // steps_per_update)
-    sizes = range(-(-updates // 100), max(updates // 50, -(-updates // 100)) + 1)
-    size = min(sizes, key=lambda k: (-updates % k, -k))
+    smallest = -(-updates // 100)
+    size = min(range(smallest, max(updates // 50, smallest) + 1)[:1000], key=lambda k: (-updates % k, -k))
     return size, -(-updates // size)
 
 
@@ -129,7 +129,7 @@ def train(settings: Settings, out: pathlib.Path, started: float) -> int:
     """Compiles, runs and evaluates; returns the exit status."""
     import jax
 
-    import jaxrl
+    from jaxrl import __version__
     from jaxrl.cli import compilation, run_directory
 
     options, name = settings.options, f"{settings.agent_name} in {settings.env_name}"
@@ -137,46 +137,37 @@ def train(settings: Settings, out: pathlib.Path, started: float) -> int:
     updates, num_chunks = plan(options["steps"], options["num_envs"] * options["unroll_length"])
     chunk_steps = updates * options["num_envs"] * options["unroll_length"]
     total = chunk_steps * num_chunks
-    say(f"jaxrl {jaxrl.__version__}: {name} on {compilation.device_name()}, {total:,} steps")
+    say(f"jaxrl {__version__}: {name} on {compilation.device_name()}, {total:,} steps")
     if total != options["steps"]:
         say(f"steps: {options['steps']:,} rounded up to {num_chunks} chunks of {updates} updates")
     say(f"compilation cache: {compilation.use_cache()}")
 
     init_key, evaluation_key = jax.random.split(jax.random.key(options["seed"]))
-    # What an agent or an environment objects to shows while it is traced, and want of memory in the first chunk:
-    # the directory is made after both.
-    with bad_input(Exception, what=name):
-        sizes = {k: options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
-        loop = jaxrl.online(settings.agent, settings.env, **sizes)
-        init = jax.jit(loop.init).lower(init_key, settings.hparams)
-        shape = jax.eval_shape(loop.init, init_key, settings.hparams)
-        chunk = jax.jit(lambda state: jaxrl.run(loop, state, updates), donate_argnums=0).lower(shape)
+    init, chunk = traced(init_key, settings, updates, name)
     say("compiling ... ", end="")
-    with bad_input(jax.errors.JaxRuntimeError, what=name):
+    with bad_input(jax.errors.JaxRuntimeError, what=name):  # out of memory
         (init, chunk), compile_seconds = compilation.timed(lambda: (init.compile(), chunk.compile()))
         state = init(init_key, settings.hparams)
     say(f"({compile_seconds:.1f} s)")
 
-    rows, running = [], 0.0
+    rows, running, evaluation = [], 0.0, None
     with signals() as received:
-        for i in range(num_chunks):
+        while not rows or (len(rows) < num_chunks and not received):
             with bad_input(jax.errors.JaxRuntimeError, what=name):
                 (state, metrics), seconds = compilation.timed(functools.partial(advance, chunk, state))
             running += seconds
-            rows.append(run_directory.row(metrics, (i + 1) * chunk_steps, running, chunk_steps / seconds))
-            if i == 0:
+            steps = (len(rows) + 1) * chunk_steps
+            rows.append(run_directory.row(metrics, steps, running, chunk_steps / seconds))
+            if len(rows) == 1:  # nothing is written before a chunk has run
                 run_directory.create(out, settings, {"steps": total, "updates_per_chunk": updates})
             run_directory.append(out, rows[-1])
             if not options["quiet"]:
-                report.progress(rows[-1], total, i, num_chunks)
-            if received:
-                break
-        steps = len(rows) * chunk_steps
-        actor, evaluation = settings.agent.actor(state.agent), None
+                report.progress(rows[-1], total, len(rows), num_chunks)
+        actor = settings.agent.actor(state.agent)
         run_directory.save_policy(out, settings, actor, steps)
         if signal.SIGTERM not in received:  # who sends it will not wait; `jaxrl evaluate` can be run later
             with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C
-                evaluation, seconds = evaluate(evaluation_key, settings, actor)
+                evaluation, seconds = final_evaluation(evaluation_key, settings, actor)
                 compile_seconds += seconds
         wall = time.perf_counter() - started
         result = run_directory.write_result(out, evaluation, steps, running, compile_seconds, wall)
@@ -190,6 +181,24 @@ def train(settings: Settings, out: pathlib.Path, started: float) -> int:
     return 0
 
 
+def traced(key: Any, settings: Settings, updates: int, name: str) -> tuple[Any, Any]:
+    """Initialisation and one chunk of `updates`, lowered. What an agent or environment objects to shows here.
+
+    Raises:
+      BadInput: for whatever is raised under tracing.
+    """
+    import jax
+
+    from jaxrl.loop import online, run
+
+    with bad_input(Exception, what=name):
+        sizes = {k: settings.options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
+        loop = online(settings.agent, settings.env, **sizes)
+        init = jax.jit(loop.init).lower(key, settings.hparams)
+        state = jax.eval_shape(loop.init, key, settings.hparams)
+        return init, jax.jit(lambda state: run(loop, state, updates), donate_argnums=0).lower(state)
+
+
 def advance(chunk: Any, state: Any) -> tuple[Any, dict]:
     """One chunk, awaited; metrics on the host."""
     import jax
@@ -198,15 +207,15 @@ def advance(chunk: Any, state: Any) -> tuple[Any, dict]:
     return state, jax.device_get(metrics)
 
 
-def evaluate(key: Any, settings: Settings, actor: Any) -> tuple[Any, float]:
+def final_evaluation(key: Any, settings: Settings, actor: Any) -> tuple[Any, float]:
     """The final evaluation, and the seconds that its compilation took."""
     import jax
 
-    import jaxrl
     from jaxrl.cli import compilation
+    from jaxrl.evaluate import evaluate
 
     def play(key, actor):
-        return jaxrl.evaluate(key, settings.agent, actor, settings.env, num_episodes=settings.options["episodes"])
+        return evaluate(key, settings.agent, actor, settings.env, num_episodes=settings.options["episodes"])
 
     compiled, seconds = compilation.timed(lambda: jax.jit(play).lower(key, actor).compile())
     return jax.device_get(compiled(key, actor)), seconds
