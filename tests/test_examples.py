@@ -1,0 +1,31 @@
+"""Every example runs, and what it says comes out."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example(path, capsys):
+    result = load(path).main()
+    assert capsys.readouterr().out.strip()
+    if path.stem == "sweep_seeds":
+        assert result.shape == (16,) and float(result.mean()) > 100  # random play: 20
+    if path.stem == "embed_policy":
+        assert float(result[3]) > 300  # at the length that it was trained for
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_examples_are_short(path):
+    assert 30 <= len(path.read_text().splitlines()) <= 110
