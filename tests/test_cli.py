@@ -517,6 +517,24 @@ def test_doctor_is_content_here_and_says_what_is_missing(capsys, monkeypatch):
     assert re.search(r"- +dev +missing hypothesis; pip install 'jaxrl\[dev\]'", text)
 
 
+def test_check_env_says_ok_or_each_problem(folder, capsys):
+    (folder / "mine.py").write_text(
+        "import jax.numpy as jnp\n"
+        "from toys import clock\n"
+        "def step(*args):\n"
+        "    state, timestep = clock().step(*args)\n"
+        "    return state, timestep._replace(reward=jnp.zeros(3), terminated=1.0)\n"
+        "bad = clock()._replace(step=step)\n"
+    )
+    assert main(["check-env", "toys:clock", "--env.length", "2"]) == 0
+    assert capsys.readouterr().out == "toys:clock: ok\n"
+    assert main(["check-env", "mine:bad"]) == 1
+    *problems, last = capsys.readouterr().out.splitlines()
+    assert any("reward" in line for line in problems) and any("terminated" in line for line in problems)
+    assert last == f"mine:bad: {len(problems)} problems"
+    sys.modules.pop("mine")
+
+
 @pytest.mark.parametrize(
     ("version", "specifier", "holds"),
     [

@@ -17,11 +17,11 @@ def main(argv: list[str]) -> int:
         raise BadInput("write jaxrl check-env MODULE:NAME [--env.KEY VALUE]")
     env = make_env(rest[0], params)
 
-    from jaxrl.envs import check_env
+    from jaxrl.envs.check import problems
 
     with bad_input(Exception, what=rest[0]):
-        problems = check_env(env)
-    for problem in problems:
+        found = problems(env)
+    for problem in found:
         print(problem)
-    print(f"{rest[0]}: {len(problems)} problem{'s' * (len(problems) != 1)}" if problems else f"{rest[0]}: ok")
-    return 1 if problems else 0
+    print(f"{rest[0]}: {len(found)} problem{'s' * (len(found) != 1)}" if found else f"{rest[0]}: ok")
+    return 1 if found else 0
