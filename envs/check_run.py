@@ -121,7 +121,7 @@ def _values(source: str, space: spaces.Space, x: PyTree, age: np.ndarray, path: 
     x, found = np.asarray(x), []
     if not np.all(np.isfinite(x)):
         found.append(describe(~np.isfinite(x), lambda i: "must be finite"))
-    outside = (x < low - slack(low)) | (x > high + slack(high))
+    outside = np.isfinite(x) & ((x < low - slack(low)) | (x > high + slack(high)))
     if np.any(outside):
         low, high = (np.broadcast_to(b, x.shape[2:]) for b in (low, high))
         found.append(describe(outside, lambda i: f"outside its space [{low[i]}, {high[i]}]"))
@@ -136,10 +136,12 @@ def _resets(env: Env, rows: Rows, key: Array) -> list[str]:
     ended, truncated = (x.reshape(*x.shape[:2], -1).all(axis=2).reshape(-1) for x in (ended, truncated))
     if not ended.any() or ended.all():
         return []
-    first, fresh, before, after = (_matrix(x) for x in (rows.first[0], rows.fresh[0], rows.before[0], rows.after))
+    first, fresh, before, after = (
+        _matrix(x, len(ended)) for x in (rows.first[0], rows.fresh[0], rows.before[0], rows.after)
+    )
     if _returns(first, before, after, ended, truncated, 2) or _fresh(env, rows, key, fresh, before, after, ended):
         return [f"step returns the state of a reset {_HIDES}"]
-    first, before, after = (_matrix(x) for x in (rows.first[1], rows.before[1], rows.timestep.observation))
+    first, before, after = (_matrix(x, len(ended)) for x in (rows.first[1], rows.before[1], rows.timestep.observation))
     if truncated.any() and _returns(first, before, after, ended, truncated, 4):
         return [f"step returns the observation of a reset {_HIDES}"]
     return []
@@ -175,7 +177,7 @@ def _fresh(env, rows: Rows, key: Array, fresh, before, after, ended) -> bool:
     drawn = []
     for k in jax.random.split(jax.random.fold_in(key, 1), 2):
         then, last = again(k, state, action, env.params)
-        then, last = _matrix(then, axes=1), np.asarray(last).reshape(len(ended), -1).all(axis=1)
+        then, last = _matrix(then, len(ended)), np.asarray(last).reshape(len(ended), -1).all(axis=1)
         if last.all() or _num_distinct(before[last][:, moving]) < 2:
             return False
         if _num_distinct(then[last]) > 1 or _num_distinct(then[~last][:, moving]) < 2:
@@ -193,11 +195,10 @@ def _num_distinct(x: np.ndarray) -> int:
     return len(np.unique(x, axis=0))
 
 
-def _matrix(tree: PyTree, axes: int = 2) -> np.ndarray:
+def _matrix(tree: PyTree, num_rows: int) -> np.ndarray:
     """All numbers of a state or observation, a row for each step."""
-    leaves = [_array(x) for x in jax.tree.leaves(tree)]
-    columns = [x.reshape(int(np.prod(x.shape[:axes])), -1).astype(np.float64) for x in leaves]
-    return np.nan_to_num(np.concatenate(columns, axis=1), nan=1e300) if columns else np.zeros((1, 0))
+    columns = [_array(x).reshape(num_rows, -1).astype(np.float64) for x in jax.tree.leaves(tree)]
+    return np.nan_to_num(np.concatenate([np.zeros((num_rows, 0)), *columns], axis=1), nan=1e300)
 
 
 def _array(x: Array) -> np.ndarray:

@@ -42,7 +42,7 @@ class StickyState(NamedTuple):
     is_first: Array  # [] bool
 
 
-# Time ----------------------------------------------------------------------------------------------------------------
+# Time and reward -----------------------------------------------------------------------------------------------------
 
 
 def time_limit(env: Env, max_steps: int) -> Env:
@@ -102,6 +102,16 @@ def repeat_action(env: Env, num: int, *, discount: float | None = None) -> Env:
         if discount is not None or "num_steps" in timestep.extras:
             timestep = timestep._replace(extras={**timestep.extras, "num_steps": elapsed})
         return state, timestep
+
+    return env._replace(step=step)
+
+
+def scale_reward(env: Env, scale: float) -> Env:
+    """reward * scale."""
+
+    def step(key, state, action, params):
+        state, timestep = env.step(key, state, action, params)
+        return state, timestep._replace(reward=timestep.reward * scale)
 
     return env._replace(step=step)
 
@@ -197,7 +207,7 @@ def observation_noise(env: Env, std: float) -> Env:
 
 
 def scale_action(env: Env, low: float = -1.0, high: float = 1.0) -> Env:
-    """Actions in [low, high], mapped linearly onto the bounds of the environment's Box (or of each Box in a Dict, Tuple).
+    """Actions in [low, high], mapped linearly onto the bounds of the environment's Box (of every Box in it).
 
     Raises:
       ValueError: low >= high, or no part of the action is a Box, or one is unbounded.
@@ -266,22 +276,6 @@ def sticky_actions(env: Env, probability: float = 0.25) -> Env:
         return StickyState(inner, executed, jnp.bool_(False)), timestep
 
     return env._replace(reset=reset, step=step)
-
-
-# Rewards -------------------------------------------------------------------------------------------------------------
-
-
-def scale_reward(env: Env, scale: float) -> Env:
-    """reward * scale."""
-
-    def step(key, state, action, params):
-        state, timestep = env.step(key, state, action, params)
-        return state, timestep._replace(reward=timestep.reward * scale)
-
-    return env._replace(step=step)
-
-
-# Helpers -------------------------------------------------------------------------------------------------------------
 
 
 def _map_observation(env: Env, fn: Callable, space: spaces.Space) -> Env:
