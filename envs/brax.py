@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxrl.envs.registry import import_quietly
+from jaxrl.envs.adapter import cast, import_quietly, strong
 
 from jaxrl import spaces
 from jaxrl.types import Array, Env, PyTree, TimeStep
@@ -73,12 +73,15 @@ def from_brax(env: Any, *, episode_length: int = 1000) -> Env:
     def edit(unwrapped, params):
         unwrapped.sys = params.sys.replace(mj_model=mj_model)
 
-    params = BraxParams(jax.tree.map(jnp.asarray, sys.replace(mj_model=None)))
+    params = BraxParams(jax.tree.map(strong, sys.replace(mj_model=None)))
     return from_stateful(env, episode_length=episode_length, params=params, edit=edit)
 
 
 def from_stateful(env: Any, *, episode_length: int, params: PyTree = (), edit: Any = None) -> Env:
     """An environment object that steps a `State`, as an `Env`.
+
+    Where the physics diverges (an observation or reward that is not finite), the episode terminates with reward 0 at
+    the last observation that was finite, and `extras["diverged"]` is 1: a NaN would outlive its discount of 0.
 
     Args:
       env: has `reset(key)`, `step(state, action)`, `action_size`.
@@ -95,20 +98,24 @@ def from_stateful(env: Any, *, episode_length: int, params: PyTree = (), edit: A
 
     def reset(key, params):
         state = _edited(env, edit, params).reset(key)
-        return StatefulState(_cast(state, types), jnp.zeros((), jnp.int32)), _cast(state.obs, types.obs)
+        return StatefulState(cast(state, types), jnp.zeros((), jnp.int32)), cast(state.obs, types.obs)
 
     def step(key, state, action, params):
         del key  # these simulators keep theirs in `info`
         before = jax.tree.map(lambda x: x, state.state)  # they write into dictionaries: into copies of them
-        after = _edited(env, edit, params).step(before, action)
+        after = cast(_edited(env, edit, params).step(before, action), types)
+        finite = jnp.isfinite(after.reward)
+        for leaf in jax.tree.leaves(after.obs):
+            finite &= jnp.all(jnp.isfinite(leaf))
         time = state.time + 1
         late = jnp.asarray(after.info.get("truncation", False), bool)
-        terminated = jnp.asarray(after.done, bool) & ~late
-        return StatefulState(_cast(after, types), time), TimeStep(
-            observation=_cast(after.obs, types.obs),
-            reward=jnp.asarray(after.reward, jnp.float32),
+        terminated = (jnp.asarray(after.done, bool) & ~late) | ~finite
+        return StatefulState(after, time), TimeStep(
+            observation=jax.tree.map(lambda new, old: jnp.where(finite, new, old), after.obs, state.state.obs),
+            reward=jnp.where(finite, after.reward, 0.0).astype(jnp.float32),
             terminated=terminated,
             truncated=(late | (time >= episode_length)) & ~terminated,
+            extras={"diverged": 1.0 - finite},
         )
 
     return Env(reset, step, params, _box(types.obs), spaces.Box(-1.0, 1.0, (env.action_size,)))
@@ -124,11 +131,6 @@ def _edited(env: Any, edit: Any, params: PyTree) -> Any:
     else:
         edit(env, params)
     return env
-
-
-def _cast(tree: PyTree, types: PyTree) -> PyTree:
-    """Leaves in the dtypes of `types`, without weak types: a step returns what a reset returns."""
-    return jax.tree.map(lambda x, t: jax.lax.convert_element_type(x, t.dtype), tree, types)
 
 
 def _box(types: PyTree) -> spaces.Space:

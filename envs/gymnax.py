@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxrl.envs.registry import replace
+from jaxrl.envs.adapter import cast, replace, strong
 
 from jaxrl import spaces
 from jaxrl.types import Array, Env, PyTree, TimeStep
@@ -67,12 +67,12 @@ def from_gymnax(env: Any, params: PyTree = None) -> Env:
     params = env.default_params if params is None else params
     observation_space = _space(env.observation_space(params))
     action_space = _space(env.action_space(params))
-    params = jax.tree.map(_strong, params)
+    params = jax.tree.map(strong, params)
     types = jax.eval_shape(env.reset_env, jax.random.key(0), params)[1]
 
     def reset(key, params):
         observation, state = env.reset_env(key, params)
-        return _cast(state, types), _observation(observation, observation_space)
+        return cast(state, types), _observation(observation, observation_space)
 
     def step(key, state, action, params):
         observation, state, reward, *ends, _ = env.step_env(key, state, action, params)
@@ -83,7 +83,7 @@ def from_gymnax(env: Any, params: PyTree = None) -> Env:
         else:
             terminated, truncated = _split(env, state, ends[0], params)
         terminated = jnp.asarray(terminated, bool)
-        return _cast(state, types), TimeStep(
+        return cast(state, types), TimeStep(
             observation=_observation(observation, observation_space),
             reward=jnp.asarray(reward, jnp.float32).reshape(()),
             terminated=terminated,
@@ -107,17 +107,6 @@ def _split(env: Any, state: PyTree, done: Array, params: PyTree) -> tuple[Array,
     except (AttributeError, NotImplementedError):  # it cannot be asked: an end at the last step is the clock's
         natural = False
     return done & (natural | ~late), done & late
-
-
-def _strong(x: Any) -> Array:
-    """An array without weak type, so that one compilation serves Python numbers and arrays."""
-    x = jnp.asarray(x)
-    return jax.lax.convert_element_type(x, x.dtype)
-
-
-def _cast(tree: PyTree, types: PyTree) -> PyTree:
-    """Leaves in the dtypes of `types`: what a step returns has the types of what a reset returns."""
-    return jax.tree.map(lambda x, t: jax.lax.convert_element_type(x, t.dtype), tree, types)
 
 
 def _observation(observation: PyTree, space: spaces.Space) -> PyTree:

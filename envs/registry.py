@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import difflib
 import importlib
 import inspect
-import io
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from jaxrl.envs.adapter import replace
 
-from jaxrl.types import Env, PyTree
+from jaxrl.types import Env
 
 _GYMNAX = """
     Acrobot-v1 CartPole-v1 MountainCar-v0 MountainCarContinuous-v0 Pendulum-v1
@@ -32,6 +27,12 @@ _DIAGNOSTIC = """
     observation_action_reward observation_reward truncation
 """
 _MJX = "cartpole_swingup reacher runner"
+_PLAYGROUND = """
+    AcrobotSwingup AcrobotSwingupSparse BallInCup CartpoleBalance CartpoleBalanceSparse CartpoleSwingup
+    CartpoleSwingupSparse CheetahRun FingerSpin FingerTurnEasy FingerTurnHard FishSwim HopperHop HopperStand HumanoidRun
+    HumanoidStand HumanoidWalk PendulumSwingup PointMass ReacherEasy ReacherHard SwimmerSwimmer6 WalkerRun WalkerStand
+    WalkerWalk
+"""  # those of its environments that need no download; `make` takes the names of the others, too
 
 # name -> (module, function, positional arguments)
 TABLE: dict[str, tuple[str, str, tuple]] = {
@@ -39,6 +40,8 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"brax/{name}": ("jaxrl.envs.brax", "make_brax", (name,)) for name in _BRAX.split()},
     **{f"diagnostic/{name}": ("jaxrl.envs.diagnostic", name, ()) for name in _DIAGNOSTIC.split()},
     **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
+    **{f"playground/{name}": ("jaxrl.envs.playground", "make_playground", (name,)) for name in _PLAYGROUND.split()},
+    **{name: ("jaxrl.envs.memory", name, ()) for name in ("memory_chain", "t_maze")},
 }
 
 
@@ -59,12 +62,13 @@ def make(name: str, **params: Any) -> Env:
       ValueError: an unknown name (the message has the nearest ones), an unknown parameter (it lists what is allowed),
         or a value that does not fit its field.
     """
-    if name not in TABLE:
+    prefix, _, rest = str(name).partition("/")
+    if name not in TABLE and not (prefix == "playground" and rest):
         lowered = {known.lower(): known for known in TABLE}
         near = difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(repr(lowered[n]) for n in near)}?" if near else ""
         raise ValueError(f"make: no environment is called {name!r}.{hint} jaxrl.envs.names() lists all.")
-    module, function, arguments = TABLE[name]
+    module, function, arguments = TABLE.get(name, ("jaxrl.envs.playground", "make_playground", (rest,)))
     factory = getattr(importlib.import_module(module), function)
     keywords = list(inspect.signature(factory).parameters.values())[len(arguments) :]
     if any(p.kind is p.VAR_KEYWORD for p in keywords):  # the factory sorts static from traced itself
@@ -73,41 +77,3 @@ def make(name: str, **params: Any) -> Env:
     env = factory(*arguments, **{k: v for k, v in params.items() if k in allowed})
     changes = {k: v for k, v in params.items() if k not in allowed}
     return env._replace(params=replace(env.params, changes, name, allowed)) if changes else env
-
-
-def import_quietly(module: str) -> Any:
-    """Imports `module` without what simulators print on standard output at import ("Failed to import warp")."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        return importlib.import_module(module)
-
-
-def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[str] | tuple = ()) -> PyTree:
-    """`params` (a NamedTuple or dataclass) with new values for some fields, in the dtype and shape of the old ones.
-
-    Args:
-      name, allowed: the environment, and its static parameters: only for the message.
-
-    Raises:
-      ValueError: a field that does not exist, or a value of another shape or kind.
-    """
-    if dataclasses.is_dataclass(params):
-        fields, update = [f.name for f in dataclasses.fields(params)], dataclasses.replace
-    else:
-        fields, update = list(getattr(params, "_fields", ())), lambda p, **kw: p._replace(**kw)
-    for field, value in changes.items():
-        if field not in fields:
-            choice = ", ".join(sorted({*fields, *allowed})) or "none"
-            raise ValueError(f"make: {name} has no parameter {field!r}; allowed: {choice}")
-        old = jax.tree.map(jnp.asarray, getattr(params, field))
-        if not isinstance(old, jax.Array):
-            raise ValueError(f"make: {field!r} of {name} is a structure: replace it in env.params")  # noqa: TRY004
-        try:
-            new = np.asarray(value)
-            fits = np.can_cast(new.dtype, old.dtype, "same_kind") and new.shape == old.shape
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            kind = f"{old.dtype}{list(old.shape)}"
-            raise ValueError(f"make: {field}={value!r} does not fit {name}, whose {field} is {kind}, by default {old}")
-        params = update(params, **{field: jnp.asarray(new, old.dtype)})
-    return params

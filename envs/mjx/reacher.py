@@ -23,16 +23,15 @@ def reacher(*, episode_length: int = 150) -> Env:
     Observation [8]: cos and sin of both angles, angular velocities, target - fingertip (m). Action [2]: torques of
     0.03 N m and 0.02 N m at 1, held for 0.02 s. `Env.params.gravity` has no effect: the plane is horizontal.
 
-    reward = 1 / (1 + 9 (d / 0.15)^2) - 0.05 mean(a^2), d the distance in m: at most 1 at the target, 0.1 at 0.15 m, never
-    below -0.05. Truncated after `episode_length` steps (150 are 3 s).
+    reward = 1 / (1 + 9 (d / 0.15)^2) - 0.05 mean(a^2), d the distance in m: at most 1 at the target, 0.1 at 0.15 m,
+    never below -0.05. Truncated after `episode_length` steps (150 are 3 s).
     """
 
     def start(key):
         angle_key, target_key = jax.random.split(key)
         qpos = jax.random.uniform(angle_key, (2,), minval=-jnp.pi, maxval=jnp.pi)
-        radius, angle = jax.random.uniform(
-            target_key, (2,), minval=jnp.array([0.05, -jnp.pi]), maxval=jnp.array([0.2, jnp.pi])
-        )
+        unit = jax.random.uniform(target_key, (2,))
+        radius, angle = 0.05 + 0.15 * unit[0], 2.0 * jnp.pi * unit[1]
         return Body(qpos, jnp.zeros(2), goal=radius * jnp.array([jnp.cos(angle), jnp.sin(angle)]))
 
     def observe(body):

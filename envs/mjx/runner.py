@@ -17,9 +17,9 @@ def runner(*, episode_length: int = 200) -> Env:
     Observation [13]: height and pitch of the trunk, four joint angles, seven velocities (forward first). Action [4]:
     torques of 20, 15, 15, 12 N m at 1, held for 0.03 s.
 
-    reward = forward speed (m/s) - 0.1 mean(a^2) + 0.5, about 0.5 when standing and 2 to 5 when running. The 0.5 is for not
-    having fallen: the episode terminates, with the reward of that step, where the trunk is below 0.3 m or pitches by more
-    than 1 rad. Truncated after `episode_length` steps (200 are 6 s).
+    reward = forward speed (m/s) - 0.1 mean(a^2) + 0.5: about 0.5 when standing and 2 to 5 when running. The 0.5 is for
+    not having fallen: the episode terminates where the trunk is below 0.3 m or pitches by more than 1 rad. Truncated
+    after `episode_length` steps (200 are 6 s).
     """
 
     def start(key):
