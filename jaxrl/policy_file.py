@@ -96,12 +96,12 @@ def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
         raise ValueError(f"the arrays do not fit the agent: {shown}")
 
-    def leaf(name: str, like: Any) -> jax.Array:
+    def filled(name: str, like: Any) -> jax.Array:
         if _is_key(like):  # acting takes its key as an argument; a key in the state is the learner's
             return jax.random.split(jax.random.key(0), like.shape)
         return jax.numpy.asarray(arrays[name])
 
-    return jax.tree.unflatten(jax.tree.structure(template), [leaf(*pair) for pair in _named_leaves(template)])
+    return jax.tree.unflatten(jax.tree.structure(template), [filled(*pair) for pair in _named_leaves(template)])
 
 
 def load(path: str | os.PathLike, env: Env | None = None) -> tuple[Agent, PyTree]:
@@ -168,7 +168,7 @@ def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _kind(x: Any) -> str:

@@ -145,10 +145,13 @@ def test_evaluate_reads_directory_and_file(cartpole, capsys):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty working directory; sys.path is given back."""
+    """An empty working directory; sys.path is given back, and modules that were imported from the directory go."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_users_environment_quiet_default_directory_and_overwrite(folder, capsys):
@@ -325,8 +328,6 @@ def test_bad_input_is_one_line_and_status_2(folder, capsys, command):
     assert BAD[command] in captured.err
     assert "Traceback" not in captured.err + captured.out
     assert [p for p in sorted(folder.rglob("*")) if "__pycache__" not in str(p)] == before
-    for name in ("broken", "broken_env"):
-        sys.modules.pop(name, None)
 
 
 def test_bad_input_from_a_shell():
@@ -339,7 +340,6 @@ def test_traceback_on_request(folder, monkeypatch):
     monkeypatch.setenv("JAXRL_TRACEBACK", "1")
     with pytest.raises(RuntimeError, match="deliberate"):
         main(["train", "ppo", "broken_env:make"])
-    sys.modules.pop("broken_env")
 
 
 # Flags, help, lists --------------------------------------------------------------------------------------------------
@@ -532,7 +532,6 @@ def test_check_env_says_ok_or_each_problem(folder, capsys):
     *problems, last = capsys.readouterr().out.splitlines()
     assert any("reward" in line for line in problems) and any("terminated" in line for line in problems)
     assert last == f"mine:bad: {len(problems)} problems"
-    sys.modules.pop("mine")
 
 
 @pytest.mark.parametrize(

@@ -150,13 +150,13 @@ def train(settings: Settings, out: pathlib.Path, started: float) -> int:
         state = init(init_key, settings.hparams)
     say(f"({compile_seconds:.1f} s)")
 
-    rows, running, evaluation = [], 0.0, None
+    rows, steps, running, evaluation = [], 0, 0.0, None
     with signals() as received:
-        while not rows or (len(rows) < num_chunks and not received):
+        while not rows or (steps < total and not received):
             with bad_input(jax.errors.JaxRuntimeError, what=name):
                 (state, metrics), seconds = compilation.timed(functools.partial(advance, chunk, state))
             running += seconds
-            steps = (len(rows) + 1) * chunk_steps
+            steps += chunk_steps
             rows.append(run_directory.row(metrics, steps, running, chunk_steps / seconds))
             if len(rows) == 1:  # nothing is written before a chunk has run
                 run_directory.create(out, settings, {"steps": total, "updates_per_chunk": updates})
