@@ -107,7 +107,10 @@ def _values(source: str, space: spaces.Space, x: PyTree, age: np.ndarray, path: 
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(b) for b in space.bounds())
     else:
-        low, high = np.zeros(space.shape), np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec) - 1
+        low, high = (
+            np.zeros(space.shape, int),
+            np.asarray(space.n if isinstance(space, spaces.Discrete) else space.nvec) - 1,
+        )
 
     def slack(bound):  # what rounding may do
         return 1e-6 * np.maximum(1.0, np.abs(np.where(np.isfinite(bound), bound, 0.0)))

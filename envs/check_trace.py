@@ -23,8 +23,8 @@ def problems(env: Env, key: Array) -> tuple[list[str], bool]:
     found, types = _returns(env, key)
     if types is None:
         return found, False
-    broken = _vmapped(env, key, types)
-    return found + broken + _keys(env, key, types) + _purity(env, key, types), not (found or broken)
+    broken = _purity(env, key, types) or _vmapped(env, key, types) or _keys(env, key, types)
+    return found + broken, not (found or broken)
 
 
 # What reset and step return ------------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def _returns(env: Env, key: Array) -> tuple[list[str], tuple | None]:
         return [*found, error or _not_a_pair("step", stepped)], None
     then, timestep = stepped
     if not isinstance(timestep, TimeStep):
-        return [*found, f"step returns state and {kind(timestep)}, must return state, TimeStep"], None
+        return [*found, f"step returns state and a value {kind(timestep)}, must return state, TimeStep"], None
     found += _observation("step", env.observation_space, timestep.observation) + _outcome(timestep)
     changes = _changes(state, then)
     return found + changes, None if changes else (state, action)
@@ -56,7 +56,7 @@ def _is_pair(returned: Any) -> bool:
 
 
 def _not_a_pair(name: str, returned: Any) -> str:
-    what = f"{len(returned)} values" if type(returned) in (tuple, list) else kind(returned)
+    what = f"{len(returned)} values" if type(returned) in (tuple, list) else f"one value {kind(returned)}"
     return f"{name} returns {what}, must return 2: {_RETURNS[name]}"
 
 
@@ -87,11 +87,14 @@ def _outcome(timestep: TimeStep) -> list[str]:
     """Reward, ends and extras of a step."""
     found = []
     reward = timestep.reward
+    shape = None  # of the ends and the weight, where the reward tells
     if not _is_array(reward):
         found.append(f"step: reward is {kind(reward)}, must be one float32 array")
     else:
         if reward.ndim > 1 or reward.shape == (1,):
             found.append(f"step: reward has shape {reward.shape}, must be a scalar () (or [A] with A > 1 agents)")
+        else:
+            shape = reward.shape
         if reward.dtype != jnp.float32:
             found.append(f"step: reward is {reward.dtype}, must be float32")
     for name in ("terminated", "truncated"):
@@ -101,16 +104,16 @@ def _outcome(timestep: TimeStep) -> list[str]:
             continue
         if end.dtype != jnp.bool_:
             found.append(f"step: {name} is {end.dtype}, must be bool")
-        if _is_array(reward) and end.shape != reward.shape:
-            found.append(f"step: {name} has shape {end.shape}, must have the shape of the reward, {reward.shape}")
+        if shape not in (None, end.shape):
+            found.append(f"step: {name} has shape {end.shape}, must have the shape of the reward, {shape}")
     if not isinstance(timestep.extras, dict):
         return [*found, f"step: extras is {kind(timestep.extras)}, must be a dict"]
     for name, value in timestep.extras.items():
         if name in _AGENTS:
             found.append(f"step: extras has {name!r}, which agents record ({', '.join(_AGENTS)}): rename it")
-        if name in _ROWS and not (_is_array(value) and _is_array(reward) and value.shape in ((), reward.shape)):
-            shape = getattr(value, "shape", kind(value))
-            found.append(f"step: extras[{name!r}] has shape {shape}, must have the shape of the reward")
+        if name in _ROWS and not (_is_array(value) and value.shape in ((), shape)):
+            has = getattr(value, "shape", kind(value))
+            found.append(f"step: extras[{name!r}] has shape {has}, must be a scalar or have the shape of the reward")
     return found
 
 
@@ -189,7 +192,10 @@ def _purity(env: Env, key: Array, types: tuple) -> list[str]:
     """Functions that give something else when traced again: a counter, a global, numpy's random numbers."""
     found = []
     for name, arguments in (("reset", (key, env.params)), ("step", (key, *types, env.params))):
-        first, second = (_program(getattr(env, name), *arguments) for _ in range(2))
+        try:
+            first, second = (_program(getattr(env, name), *arguments) for _ in range(2))
+        except jax.errors.JAXTypeError as error:  # the first time, it could be traced
+            return [*found, f"{name} cannot be traced twice: {_explain(error)}{_where(error)}"]
         if first != second:
             found.append(
                 f"{name} is not a function of its arguments: traced twice, it gives two programs "
@@ -201,8 +207,11 @@ def _purity(env: Env, key: Array, types: tuple) -> list[str]:
 def _program(function: Any, *arguments: Any) -> tuple:
     """A traced function as something to compare."""
     closed = jax.make_jaxpr(lambda *a: function(*a))(*arguments)
-    consts = tuple(np.asarray(c).tobytes() for c in closed.consts if not jnp.issubdtype(c.dtype, jax.dtypes.prng_key))
-    return re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)), consts
+    for const in closed.consts:
+        if isinstance(const, jax.core.Tracer):
+            raise jax.errors.UnexpectedTracerError(f"{const} of an earlier trace")
+    consts = [jax.random.key_data(c) if jnp.issubdtype(c.dtype, jax.dtypes.prng_key) else c for c in closed.consts]
+    return re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)), [np.asarray(c).tobytes() for c in consts]
 
 
 def _trace(name: str, function: Any, *arguments: Any, how: str = "traced") -> tuple[Any, str]:
@@ -223,6 +232,8 @@ def _explain(error: Exception) -> str:
         error, (errors.ConcretizationTypeError, errors.TracerArrayConversionError, errors.TracerIntegerConversionError)
     ):
         return "it needs a traced value as a Python or numpy number (use jax.numpy; sizes must be static)"
+    if isinstance(error, TypeError) and "concrete values of integer type" in str(error):
+        return "it makes an array whose size is a traced value (sizes must be static)"
     if isinstance(error, errors.UnexpectedTracerError):
         return "it keeps a traced value in a global or an attribute (return it in the state)"
     return f"it raises {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
@@ -244,10 +255,9 @@ def _two(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def kind(x: Any) -> str:
+    """What a value is, for a message."""
     if _is_array(x):
         return f"an array {x.dtype}{list(x.shape)}"
-    return (
-        repr(x)
-        if x is None or isinstance(x, (bool, int, float, str))
-        else f"a {type(x).__module__}.{type(x).__qualname__}"
-    )
+    if x is None or isinstance(x, (bool, int, float, str)):
+        return repr(x)
+    return f"of type {type(x).__module__}.{type(x).__qualname__}".replace("builtins.", "")
