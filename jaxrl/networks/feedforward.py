@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.networks.core import feed_forward
-from jaxrl.networks.initializers import orthogonal
+from jaxrl.networks.initializers import orthogonals
 from jaxrl.types import Network
 
 ACTIVATIONS = {
@@ -31,7 +31,7 @@ def dense(size: int, *, scale: float = 1.0) -> Network:
     _check_sizes("dense", size=(size,))
 
     def init(key, observation):
-        return linear_init(key, as_float(observation, "dense").shape[-1], size, scale)
+        return linear_init(key, array(observation, "dense").shape[-1], size, scale)
 
     def apply(params, observation):
         return linear(params, as_float(observation, "dense"))
@@ -62,12 +62,12 @@ def mlp(
     activate = get_activation("mlp", activation)
 
     def init(key, observation):
-        params, size = {}, as_float(observation, "mlp").shape[-1]
-        for i, (layer_key, width) in enumerate(zip(jax.random.split(key, len(widths)), widths)):
-            params[f"dense_{i}"] = linear_init(layer_key, size, width, scale)
+        sizes = (array(observation, "mlp").shape[-1], *widths)
+        params = {}
+        for i, kernel in enumerate(orthogonals(key, list(zip(sizes[:-1], sizes[1:])), scale)):
+            params[f"dense_{i}"] = {"kernel": kernel, "bias": jnp.zeros(widths[i])}
             if layer_norm:
-                params[f"norm_{i}"] = {"scale": jnp.ones(width), "bias": jnp.zeros(width)}
-            size = width
+                params[f"norm_{i}"] = {"scale": jnp.ones(widths[i]), "bias": jnp.zeros(widths[i])}
         return params
 
     def apply(params, observation):
@@ -112,30 +112,35 @@ def cnn(
     head = mlp(widths, activation=activation)
 
     def init(key, observation):
-        x = as_float(observation, "cnn")
-        params, keys = {}, jax.random.split(key, len(channels) + 1)
-        for i, (layer_key, size, channel, step) in enumerate(zip(keys, kernels, channels, strides)):
-            if x.ndim < 3 or min(x.shape[-3:-1]) < size:
-                raise ValueError(f"cnn: image of shape {x.shape} (layer {i}), needs [..., H, W, C] with H, W >= {size}")
-            params[f"conv_{i}"] = {
-                "kernel": orthogonal(math.sqrt(2))(layer_key, (size, size, x.shape[-1], channel)),
-                "bias": jnp.zeros(channel),
-            }
-            x = jax.eval_shape(lambda p, x, step=step: convolve(p, x, step), params[f"conv_{i}"], x)
-        return params | {"mlp": head.init(keys[-1], jax.eval_shape(flatten, x))}
+        if observation.ndim < 3:
+            raise ValueError(f"cnn: the image has shape {observation.shape}, needs [..., H, W, C]")
+        height, width, depth = observation.shape[-3:]
+        shapes = []
+        for size, channel, step in zip(kernels, channels, strides):
+            if min(height, width) < size:
+                raise ValueError(f"cnn: kernel {kernel} does not fit in what is left, {height} x {width}")
+            shapes.append((size, size, depth, channel))
+            height, width, depth = (height - size) // step + 1, (width - size) // step + 1, channel
+        key_conv, key_mlp = jax.random.split(key)
+        params = {
+            f"conv_{i}": {"kernel": kernel, "bias": jnp.zeros(channels[i])}
+            for i, kernel in enumerate(orthogonals(key_conv, shapes, math.sqrt(2)))
+        }
+        return params | {"mlp": head.init(key_mlp, jnp.zeros(height * width * depth))}
 
     def apply(params, observation):
         x = as_float(observation, "cnn")
         for i, step in enumerate(strides):
             x = activate(convolve(params[f"conv_{i}"], x, step))
-        return head.apply(params["mlp"], (), flatten(x))[1]
+        flat = x.reshape((*x.shape[:-3], math.prod(x.shape[-3:])))
+        return head.apply(params["mlp"], (), flat)[1]
 
     return feed_forward(init, apply)
 
 
 def linear_init(key, size_in, size_out, scale):
     """{"kernel": [size_in, size_out] orthogonal, "bias": [size_out] zeros}."""
-    return {"kernel": orthogonal(scale)(key, (size_in, size_out)), "bias": jnp.zeros(size_out)}
+    return {"kernel": orthogonals(key, [(size_in, size_out)], scale)[0], "bias": jnp.zeros(size_out)}
 
 
 def linear(params, x):
@@ -158,19 +163,17 @@ def convolve(params, x, stride):
     return (out + params["bias"]).reshape((*x.shape[:-3], *out.shape[1:]))
 
 
-def flatten(x):
-    """[..., H, W, C] -> [..., H * W * C]."""
-    return x.reshape((*x.shape[:-3], math.prod(x.shape[-3:])))
+def array(x, name):
+    """x, which must be an array, not a tree."""
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"{name}: the observation is a {type(x).__name__}, needs an array; choose one with view()")
+    return x
 
 
 def as_float(x, name):
-    """Floats stay as they are, uint8 is divided by 255 (pixels), other dtypes become float32."""
-    if not hasattr(x, "dtype"):
-        raise TypeError(f"{name}: the observation is {type(x).__name__}, needs an array; choose one with view()")
-    if jnp.issubdtype(x.dtype, jnp.floating):
+    """Floats stay as they are, the images of a cnn are divided by 255 if uint8, other dtypes become float32."""
+    if jnp.issubdtype(array(x, name).dtype, jnp.floating):
         return x
-    if isinstance(x, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(x.shape, jnp.float32)
     return jnp.asarray(x, jnp.float32) / (255.0 if x.dtype == jnp.uint8 and name == "cnn" else 1.0)
 
 

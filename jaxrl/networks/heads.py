@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.distributions import mask_logits
-from jaxrl.networks.core import map_outputs, output_shape, view
+from jaxrl.networks.core import example_outputs, map_outputs, view
 from jaxrl.networks.feedforward import linear, linear_init
 from jaxrl.types import Distribution, Network, Policy
 
@@ -16,9 +16,9 @@ def policy(
 ) -> Policy:
     """A linear head on `torso` that makes the parameters of `distribution`.
 
-    Params: {"torso": ..., "head": {"kernel", "bias"}} and, unless `state_dependent_scale`, {"log_scale": [num_scale]} for
-    the scale parameters of the distribution: weights that start at 0 and do not depend on the observation (Schulman et
-    al. 2015, https://arxiv.org/abs/1502.05477). The memory is the torso's.
+    Params: {"torso": ..., "head": {"kernel", "bias"}} and, unless `state_dependent_scale`, {"log_scale": [num_scale]}
+    for the scale parameters of the distribution: weights that start at 0 and do not depend on the observation
+    (Schulman et al. 2015, https://arxiv.org/abs/1502.05477). The memory is the torso's.
 
     Args:
       scale: gain of the head; small, so that the first policy is near uniform (Andrychowicz et al. 2020,
@@ -68,7 +68,7 @@ def _head(torso, size, scale, outputs):
     def init(key, observation):
         key_torso, key_head = jax.random.split(key)
         params = torso.init(key_torso, observation)
-        features = output_shape(torso, params, observation).shape[-1]
+        features = example_outputs(torso, params, observation).shape[-1]
         return {"torso": params, "head": linear_init(key_head, features, size, scale)}
 
     def apply(params, memory, observation):

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.networks.core import reset
-from jaxrl.networks.feedforward import as_float, linear, linear_init
-from jaxrl.networks.initializers import orthogonal
+from jaxrl.networks.feedforward import array, as_float, linear
+from jaxrl.networks.initializers import orthogonals
 from jaxrl.types import Network
 
 
@@ -20,8 +20,8 @@ def gru(size: int) -> Network:
         h' = (1 - z) * n + z * h
 
     (Cho et al. 2014, https://arxiv.org/abs/1406.1078, in its version 1: one product with [U_r, U_z, U_n] a step.)
-    Inputs [..., in], memory h [..., size] float32, zeros by `init_memory`; outputs h'. Every W and U is orthogonal, b and
-    c are zeros. `unroll` computes x W + b for all of [T, N] at once, so that the scan holds only the product with U.
+    Inputs [..., in], memory h [..., size] float32, zeros by `init_memory`; outputs h'. Every W and U is orthogonal, b
+    and c are zeros. `unroll` computes x W + b for all of [T, N] at once, so that the scan holds but the product with U.
 
     Raises:
       ValueError: if size < 1.
@@ -30,13 +30,11 @@ def gru(size: int) -> Network:
         raise ValueError(f"gru: size is {size}, must be >= 1")
 
     def init(key, observation):
-        size_in = as_float(observation, "gru").shape[-1]
-        keys = jax.random.split(key, 6)
-        kernel = [linear_init(k, size_in, size, 1.0)["kernel"] for k in keys[:3]]
-        recurrent = [orthogonal()(k, (size, size)) for k in keys[3:]]
+        shapes = [(array(observation, "gru").shape[-1], size)] * 3 + [(size, size)] * 3
+        kernels = orthogonals(key, shapes)
         return {
-            "input": {"kernel": jnp.concatenate(kernel, -1), "bias": jnp.zeros(3 * size)},
-            "recurrent": {"kernel": jnp.concatenate(recurrent, -1), "bias": jnp.zeros(size)},
+            "input": {"kernel": jnp.concatenate(kernels[:3], -1), "bias": jnp.zeros(3 * size)},
+            "recurrent": {"kernel": jnp.concatenate(kernels[3:], -1), "bias": jnp.zeros(size)},
         }
 
     def cell(params, memory, projected):
