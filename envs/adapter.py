@@ -40,7 +40,7 @@ def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[st
             raise ValueError(f"make: {name} has no parameter {field!r}; allowed: {choice}")
         old = jax.tree.map(jnp.asarray, getattr(params, field))
         if not isinstance(old, jax.Array):
-            raise ValueError(f"make: {field!r} of {name} is a structure: replace it in env.params")  # noqa: TRY004
+            raise ValueError(f"make: {field!r} of {name} is a structure: replace it in env.params")
         try:
             new = np.asarray(value)
             fits = np.can_cast(new.dtype, old.dtype, "same_kind") and new.shape == old.shape

@@ -30,10 +30,14 @@ def make_gymnax(name: str, **params: Any) -> Env:
 
     Raises:
       ValueError: a parameter that is neither, or a value that does not fit its field.
+      OSError: MNISTBandit-bsuite without a network.
     """
     import gymnax
 
-    env, default = gymnax.make(name)
+    try:
+        env, default = gymnax.make(name)
+    except OSError as error:
+        raise OSError(f"make: {name} fetches a data set when it is made, and could not: {error}") from None
     static = [p.name for p in inspect.signature(type(env)).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     chosen = {k: v for k, v in params.items() if k in static}
     if chosen:

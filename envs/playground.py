@@ -1,4 +1,4 @@
-"""Adapter for MuJoCo Playground, and for environments of its shape: `reset` and `step` of a `State`, on an `mjx.Model`."""
+"""Adapter for MuJoCo Playground, and for environments like its own: `reset` and `step` of a `State`, an `mjx.Model`."""
 
 from __future__ import annotations
 
