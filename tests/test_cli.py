@@ -1,4 +1,4 @@
-"""The command line, mostly in this process: files of a run, flags, reports, signals, and every kind of bad input."""
+"""`jaxrl train` and `jaxrl evaluate`, mostly in this process: the files of a run, reports, signals."""
 
 import json
 import os
@@ -7,16 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jaxrl.cli import doctor, flags, main, report, run_directory
-from jaxrl.cli.train import plan
-from jaxrl.types import Wrapped
+from jaxrl.cli import main, run_directory
 
 FAST = "--num-envs 4 --unroll-length 8 --widths 8 --num-epochs 1 --num-minibatches 1 --episodes 6".split()
 RESULT = [
@@ -64,7 +59,15 @@ def environment():
     return {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": path}
 
 
-# A run ---------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory; sys.path is given back, and modules that were imported from the directory go."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_a_run_directory_holds_four_files_and_nothing_else(cartpole):
@@ -141,17 +144,6 @@ def test_evaluate_reads_directory_and_file(cartpole, capsys):
         main(["evaluate", str(out), "--env", "CartPole-v1", "--env.max-steps-in-episode", "2", "--episodes", "3"]) == 0
     )
     assert re.search(r"mean length +2\.0", capsys.readouterr().out)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory; sys.path is given back, and modules that were imported from the directory go."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
 
 
 def test_users_environment_quiet_default_directory_and_overwrite(folder, capsys):
@@ -237,321 +229,3 @@ def test_ctrl_c_from_outside(tmp_path):
     assert process.returncode == 130 and b"Traceback" not in err
     _, rows, result = read(out)
     assert result["steps"] == rows[-1]["steps"] < 3_000_000 and result["mean"] == 3.0
-
-
-# Bad input -----------------------------------------------------------------------------------------------------------
-
-TRAIN = "train ppo toys:clock --steps 64 --num-envs 4 --unroll-length 8 --widths 8"
-BAD = {
-    "": "no command",
-    "trian": "'trian'",
-    "--hlep": "'--hlep'",
-    "train": "train AGENT ENV",
-    "train ppo": "train AGENT ENV",
-    "train --seed 3 ppo CartPole-v1": "train AGENT ENV",
-    "train sac CartPole-v1": "'sac'",
-    "train ppo CartPol-v1": "'CartPole-v1'",
-    "train ppo CartPole-v1 --env.gravty 3": "gravity",
-    "train ppo CartPole-v1 --env.gravity abc": "gravity",
-    "train ppo CartPole-v1 --env.gravity": "--env.gravity",
-    "train ppo CartPole-v1 --env.gravity 1 --env.gravity 2": "twice",
-    "train ppo no_such_module:make": "no_such_module",
-    "train ppo toys:nothing": "'nothing'",
-    "train ppo :make": "MODULE:NAME",
-    "train ppo toys:": "MODULE:NAME",
-    "train ppo toys:jax": "module",
-    "train ppo toys:CounterState": "CounterState",
-    "train ppo toys:clock --env.size 3": "size",
-    "train ppo broken:syntax": "SyntaxError",
-    "train ppo broken_env:raises": "deliberate",
-    "train ppo broken_env:step": "deliberate",
-    "train ppo broken_env:env --env.size 3": "--env.size",
-    f"{TRAIN} --stpes 64": "did you mean --steps",
-    f"{TRAIN} --hparams.learning-rat 1": "--hparams.learning-rate",
-    f"{TRAIN} --steps x": "--steps",
-    f"{TRAIN} --steps": "--steps",
-    f"{TRAIN} --steps 31": "less than one update: 32",
-    f"{TRAIN} --steps -5": "less than one update",
-    f"{TRAIN} --num-envs 0": "--num-envs is 0",
-    f"{TRAIN} --unroll-length -1": "--unroll-length is -1",
-    f"{TRAIN} --reset-pool -1": "reset_pool is -1",
-    f"{TRAIN} --episodes 0": "--episodes is 0",
-    f"{TRAIN} --seed -1": "--seed is -1",
-    f"{TRAIN} --num-minibatches 7": "num_minibatches is 7",
-    f"{TRAIN} --num-epochs 0": "num_epochs is 0",
-    f"{TRAIN} --widths a": "--widths",
-    f"{TRAIN} --widths 0": "widths",
-    f"{TRAIN} --activation sigmoidal": "sigmoidal",
-    f"{TRAIN} --normalize-advantage sometimes": "sometimes",
-    f"{TRAIN} --hparams.learning-rate fast": "--hparams.learning-rate",
-    f"{TRAIN} --hparams.discount 1.5": "--hparams.discount is 1.5, must be in [0, 1]",
-    f"{TRAIN} --hparams.clip nan": "--hparams.clip is nan",
-    f"{TRAIN} --hparams.clip -0.1": "must be > 0",
-    f"{TRAIN} extra": "extra",
-    f"{TRAIN} --out taken": "taken exists",
-    f"{TRAIN} --out file": "file exists",
-    f"{TRAIN} --out file --overwrite": "not a run directory",
-    f"{TRAIN} --out file/below": "cannot be made",
-    "evaluate": "evaluate RUN",
-    "evaluate --episodes 3": "evaluate RUN",
-    "evaluate nowhere": "nowhere: there is no such file",
-    "evaluate taken": "policy.safetensors: there is no such file",
-    "evaluate file": "not a readable safetensors file",
-    "evaluate file --episodes 0": "--episodes is 0",
-    "evaluate file --max-steps 0": "--max-steps is 0",
-    "evaluate file --seed -3": "--seed is -3",
-    "evaluate file --env.length 3": "--env NAME",
-    "evaluate file --env nope": "'nope'",
-    "list": "agents or envs",
-    "list agent": "agents or envs",
-    "check-env": "MODULE:NAME",
-    "check-env no_such_module:make": "no_such_module",
-    "check-env NoSuchEnv": "'NoSuchEnv'",
-    "doctor --fix": "--render",
-}
-
-
-@pytest.mark.parametrize("command", BAD)
-def test_bad_input_is_one_line_and_status_2(folder, capsys, command):
-    (folder / "taken").mkdir()
-    (folder / "file").write_text("text")
-    (folder / "broken.py").write_text("def (:")
-    (folder / "broken_env.py").write_text(
-        "from toys import clock\n"
-        "def fail(*args): raise RuntimeError('deliberate\\nand long')\n"
-        "env, step, raises = clock(), clock()._replace(step=fail), fail\n"
-    )
-    before = sorted(folder.rglob("*"))
-    assert main(command.split()) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("jaxrl: ") and captured.err.count("\n") == 1
-    assert BAD[command] in captured.err
-    assert "Traceback" not in captured.err + captured.out
-    assert [p for p in sorted(folder.rglob("*")) if "__pycache__" not in str(p)] == before
-
-
-def test_bad_input_from_a_shell():
-    done = subprocess.run([sys.executable, "-m", "jaxrl.cli", "evaluate", "nowhere"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
-
-
-def test_traceback_on_request(folder, monkeypatch):
-    (folder / "broken_env.py").write_text("def make(): raise RuntimeError('deliberate')\n")
-    monkeypatch.setenv("JAXRL_TRACEBACK", "1")
-    with pytest.raises(RuntimeError, match="deliberate"):
-        main(["train", "ppo", "broken_env:make"])
-
-
-# Flags, help, lists --------------------------------------------------------------------------------------------------
-
-
-def test_help_has_types_defaults_and_words(folder, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main_exit(["train", "ppo", "CartPole-v1", "--help"]) == 0
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    from jaxrl.presets import lookup
-
-    preset = lookup("ppo", "CartPole-v1")
-    assert f"--steps INT environment steps, all environments together (default: {preset['steps']})" in text
-    assert f"--num-envs INT environments side by side (default: {preset['num_envs']})" in text
-    rate = preset["hparams"].get("learning_rate", 2.5e-4)
-    assert f"--hparams.learning-rate FLOAT of Adam (default: {rate})" in text
-    assert "--hparams.lambda FLOAT" in text and "--widths" in text and "gravity 9.8" in text
-    assert not (folder / "runs").exists()
-
-
-def main_exit(argv):
-    try:
-        return main(argv)
-    except SystemExit as end:
-        return end.code or 0
-
-
-def test_every_command_has_help(capsys):
-    for command in ("train", "evaluate", "list", "check-env", "doctor"):
-        assert main_exit([command, "--help"]) == 0
-        assert f"jaxrl {command}" in capsys.readouterr().out
-
-
-def test_version_and_lists(capsys):
-    import jaxrl
-    from jaxrl.factory import AGENTS
-    from jaxrl.presets import DEFAULTS
-
-    assert main(["--version"]) == 0 and capsys.readouterr().out == f"jaxrl {jaxrl.__version__}\n"
-    assert main(["list", "agents"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(AGENTS) == list(DEFAULTS)
-    assert main(["list", "envs"]) == 0
-    listed = capsys.readouterr().out.splitlines()
-    assert tuple(line.split()[0] for line in listed) == jaxrl.envs.names()
-    assert any(re.match(r"CartPole-v1 +tuned: ppo", line) for line in listed)
-
-
-def test_light_commands_do_not_import_jax():
-    code = (
-        "import sys; from jaxrl.cli import main\n"
-        "for argv in (['--help'], ['--version'], ['list', 'agents'], ['train', '--help'], ['nope']): main(argv)\n"
-        "assert not {'jax', 'flax', 'tyro', 'numpy'} & set(sys.modules), sorted(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-class Inner(NamedTuple):
-    rate: float = 1e-3  # [0, 1] of it
-    clip: float = 0.2
-    deep: tuple = ()
-
-
-class ScaleHparams(NamedTuple):
-    clip: float = 5.0  # > 0, a bound
-    rate: float = 2.0
-
-
-@pytest.mark.parametrize("rule", ["─", "-"])
-def test_a_framed_message_becomes_one_line(rule):
-    lines = ["╭─ Unrecognized ─────────────╮", "│ Unrecognized options: --stps │", "│ ──────────────────────────── │"]
-    lines += [
-        "│ Perhaps you meant:           │",
-        "│   --steps INT                │",
-        "│     a -- b (default: 100)    │",
-    ]
-    lines += [
-        "│ ──────────────────────────── │",
-        "│ For help, run jaxrl x --help │",
-        "╰──────────────────────────────╯",
-    ]
-    box = (
-        "\n".join(lines) if rule == "─" else re.sub("[╭╮╰╯]", "+", "\n".join(lines)).replace("─", "-").replace("│", "|")
-    )
-    assert flags.one_line(box) == "Unrecognized options: --stps; did you mean --steps?; see jaxrl x --help"
-
-
-def test_numbers_are_named_by_their_owner():
-    hparams = Wrapped(Wrapped(Inner(), (ScaleHparams(), ScaleHparams(clip=6.0))), ScaleHparams(clip=7.0))
-    names = {name: value for name, value, _ in flags.named_numbers(hparams)}
-    assert names == {
-        "rate": 1e-3,
-        "clip": 0.2,
-        "scale.clip": 5.0,
-        "scale.rate": 2.0,
-        "scale.clip_2": 6.0,
-        "scale.rate_2": 2.0,
-        "scale.clip_3": 7.0,
-        "scale.rate_3": 2.0,
-    }
-    assert [value for _, value, _ in flags.named_numbers(hparams)] == list(names.values())  # the order of leaves
-    parsed = flags.parse(flags.of_hparams(hparams), ["--hparams.scale.clip", "1.5", "--hparams.clip=3"], "p", "")
-    assert (
-        parsed["hparams.scale.clip"] == 1.5 and parsed["hparams.clip"] == 3.0 and parsed["hparams.scale.clip_2"] == 6.0
-    )
-
-
-def test_environment_values_are_literals():
-    argv = "--env.a-b 3 --steps 5 --env.c=x --env.d -1.5 2 --env.e true --env.f [1,2] --quiet".split()
-    params, rest = flags.split_env_flags(argv)
-    assert params == {"a_b": 3, "c": "x", "d": (-1.5, 2), "e": True, "f": [1, 2]}
-    assert rest == ["--steps", "5", "--quiet"]
-
-
-# Parts ---------------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 10**9), st.integers(1, 10**5))
-def test_chunks_are_alike_and_cover_the_steps(steps, steps_per_update):
-    updates, chunks = plan(steps, steps_per_update)
-    needed = -(-steps // steps_per_update)
-    assert needed <= updates * chunks < needed + updates
-    assert 50 <= chunks <= 100 if needed >= 50 else (updates, chunks) == (1, needed)
-
-
-def test_rows_add_sums_average_the_rest_and_have_no_nan():
-    metrics = {
-        "episode/return_sum": np.array([10.0, 0.0, 5.0]),
-        "episode/count": np.array([2.0, 0.0, 1.0]),
-        "loss": np.array([1.0, 2.0, 6.0]),
-        "bad": np.array([1.0, np.nan, 0.0]),
-    }
-    row = run_directory.row(metrics, 7, 0.5, 14.0)
-    assert row == {
-        **{"steps": 7, "seconds": 0.5, "steps_per_second": 14.0},
-        **{"episode/return": 5.0, "episode/count": 3.0, "loss": 3.0, "bad": None},
-    }
-    empty = run_directory.row({k: np.zeros(3) for k in metrics}, 7, 0.5, 14.0)
-    assert empty["episode/return"] is None and empty["episode/count"] == 0.0
-
-
-def test_the_curve_is_drawn_to_scale():
-    lines = report.draw([(0, 0.0), (100, 10.0)], width=20, height=5)
-    assert len(lines) == 7 and lines[0].startswith("        10 │") and lines[4].startswith("         0 │")
-    assert lines[-1].split() == ["0", "100", "steps"]
-    heights = [min(row for row in range(5) if lines[row][12 + column] != "⠀") for column in range(20)]
-    assert heights == sorted(heights, reverse=True) and heights[0] == 4 and heights[-1] == 0
-    flat = report.draw([(0, 3.0), (10, 3.0)], width=8, height=3)
-    assert set(flat[1][12:]) != {"⠀"} and set(flat[0][12:]) == {"⠀"}
-
-
-def test_progress_rewrites_its_line_in_a_terminal(capsys, monkeypatch):
-    row = {"steps": 50, "seconds": 2.0, "episode/return": None}
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    report.progress(row, 100, 1, 2)
-    report.progress({**row, "steps": 100, "seconds": 4.0}, 100, 2, 2)
-    text = capsys.readouterr().out
-    assert text.count("\r") == 2 and text.count("\n") == 1 and "25 steps/s" in text and "2 s left" in text
-
-
-# Doctor and check-env ------------------------------------------------------------------------------------------------
-
-
-def test_doctor_is_content_here_and_says_what_is_missing(capsys, monkeypatch):
-    assert main(["doctor"]) == 0
-    text = capsys.readouterr().out
-    for words in ("python", "jax ", "jaxlib", "flax", "cpu", "MUJOCO_GL", "folder", "dev", "All is well."):
-        assert words in text
-    installed = doctor.installed
-    versions = {"optax": None, "jax": "0.99.0", "hypothesis": None}
-    monkeypatch.setattr(doctor, "installed", lambda name: versions[name] if name in versions else installed(name))
-    assert main(["doctor"]) == 1
-    text = capsys.readouterr().out
-    assert re.search(r"bad +optax +missing; pip install 'optax>=", text)
-    assert re.search(r"bad +jax +0\.99\.0 is not ", text)
-    assert re.search(r"- +dev +missing hypothesis; pip install 'jaxrl\[dev\]'", text)
-
-
-def test_check_env_says_ok_or_each_problem(folder, capsys):
-    (folder / "mine.py").write_text(
-        "import jax.numpy as jnp\n"
-        "from toys import clock\n"
-        "def step(*args):\n"
-        "    state, timestep = clock().step(*args)\n"
-        "    return state, timestep._replace(reward=jnp.zeros(3), terminated=1.0)\n"
-        "bad = clock()._replace(step=step)\n"
-    )
-    assert main(["check-env", "toys:clock", "--env.length", "2"]) == 0
-    assert capsys.readouterr().out == "toys:clock: ok\n"
-    assert main(["check-env", "mine:bad"]) == 1
-    *problems, last = capsys.readouterr().out.splitlines()
-    assert any("reward" in line for line in problems) and any("terminated" in line for line in problems)
-    assert last == f"mine:bad: {len(problems)} problems"
-
-
-@pytest.mark.parametrize(
-    ("version", "specifier", "holds"),
-    [
-        ("0.10.2", ">=0.10,<0.11.1", True),
-        ("0.11.1", ">=0.10,<0.11.1", False),
-        ("0.9.9", ">=0.10", False),
-        ("2.0", ">=2.0.0", True),
-        ("3.17.0rc1", "<3.17", False),
-        ("1.0", "", True),
-        (None, "", False),
-        ("1.2", "!=1.2", False),
-    ],
-)
-def test_version_ranges(version, specifier, holds):
-    assert doctor.in_range(version, specifier) is holds
-
-
-def test_doctor_measures_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    (tmp_path / "entry").write_bytes(b"x" * 2_500_000)
-    assert doctor.cache() == [("ok", "folder", f"{tmp_path}, 1 files, 2.5 MB")]

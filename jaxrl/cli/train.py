@@ -65,13 +65,17 @@ def read_settings(argv: list[str]) -> Settings:
     env = make_env(env_name, env_params)
 
     from jaxrl.factory import AGENTS, make_agent
+    from jaxrl.tree import replace_fields
 
     prog = f"jaxrl train {agent_name} {env_name}"
     static_flags = flags.of_builder(AGENTS[agent_name], preset)
     # The structure of the hyperparameters depends on static choices, so those are read first.
-    static = flags.parse(static_flags, rest, prog, "", partial=True)
+    first = flags.parse(run_flags(preset) + static_flags, rest, prog, "", partial=True)
+    static = {flag.name: first[flag.name] for flag in static_flags}
     with bad_input(ValueError, TypeError):
         agent, hparams = make_agent(agent_name, env, preset=env_name, **static)
+    if preset["hparams"].get("decay_steps") == preset["steps"]:  # tuned to end with the run: so it does with --steps
+        hparams = replace_fields(hparams, decay_steps=float(first["steps"]))
     hparam_flags = flags.of_hparams(hparams)
     numbers = ", ".join(f"{k} {v:g}" for k, v in env_numbers(env).items()) or "none"
     description = f"Environment parameters, as --env.KEY VALUE: {numbers}; and keywords of the environment's factory."
