@@ -8,12 +8,56 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
 }
 
-_CONTROL = dict(
-    num_envs=64, unroll_length=64, normalize_observation=True, normalize_reward=True, num_epochs=10, num_minibatches=8
+_CONTINUOUS = dict(  # smooth control from state vectors
+    num_envs=16,
+    unroll_length=128,
+    num_epochs=10,
+    num_minibatches=16,
+    normalize_observation=True,
+    normalize_reward=True,
 )
 
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("ppo", "CartPole-v1"): dict(num_envs=16, unroll_length=64, steps=500_000, hparams=dict(learning_rate=1e-3)),
+    ("ppo", "CartPole-v1"): dict(
+        num_envs=16, unroll_length=64, steps=500_000, hparams=dict(learning_rate=1e-3, decay_steps=500_000)
+    ),
+    ("ppo", "Acrobot-v1"): dict(
+        num_envs=16,
+        unroll_length=128,
+        steps=500_000,
+        normalize_observation=True,
+        hparams=dict(learning_rate=1e-3, decay_steps=500_000),
+    ),
+    ("ppo", "Pendulum-v1"): dict(
+        _CONTINUOUS,
+        steps=500_000,
+        hparams=dict(learning_rate=1e-3, decay_steps=500_000, discount=0.95, entropy_coefficient=0.0),
+    ),
+    ("ppo", "Breakout-MinAtar"): dict(
+        num_envs=64,
+        unroll_length=64,
+        steps=1_000_000,
+        activation="relu",
+        widths=(64,),
+        hparams=dict(learning_rate=1e-3, decay_steps=1_000_000),
+    ),
+    ("ppo", "brax/fast"): dict(num_envs=64, unroll_length=32, steps=200_000, hparams=dict(learning_rate=1e-3)),
+    ("ppo", "memory_chain"): dict(
+        num_envs=32,
+        unroll_length=32,
+        steps=300_000,
+        recurrent=True,
+        widths=(32,),
+        memory_size=32,
+        hparams=dict(learning_rate=2e-3, decay_steps=300_000),
+    ),
+    ("ppo", "mjx/cartpole_swingup"): dict(
+        _CONTINUOUS,
+        num_envs=64,
+        unroll_length=32,
+        steps=500_000,
+        hparams=dict(learning_rate=1e-3, decay_steps=500_000, entropy_coefficient=0.0),
+    ),
 }
 
 

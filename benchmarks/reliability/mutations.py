@@ -168,7 +168,7 @@ MUTATIONS = [
         "leaves of a minibatch shuffled apart",
         "jaxrl/minibatch.py",
         "return jnp.moveaxis(jnp.take(x, index, axis)",
-        "return jnp.moveaxis(jnp.take(x, permutation(jax.random.key(x.ndim + int(jnp.sum(x[:1]) > 0)), size), axis)",
+        "return jnp.moveaxis(jnp.take(x, permutation(jax.random.key(int(jnp.sum(x))), size), axis)",
         "tests/test_tree.py::test_minibatches",
     ),
     Mutation(
