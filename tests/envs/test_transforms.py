@@ -206,9 +206,8 @@ def test_repeat_action_with_a_discount_is_the_semi_markov_process():
     np.testing.assert_allclose(ts.reward, [1 + 2 * g + 4 * g**2, 8 + 16 * g], rtol=1e-6)
     np.testing.assert_array_equal(ts.extras["num_steps"], [3, 2])
     once = play(tr.repeat_action(tape(length=5), 4, discount=g), uniform_actions(2))[1]
-    twice = play(tr.repeat_action(tr.repeat_action(tape(length=5), 2, discount=g), 2, discount=g), uniform_actions(2))[
-        1
-    ]
+    inner = tr.repeat_action(tape(length=5), 2, discount=g)
+    twice = play(tr.repeat_action(inner, 2, discount=g), uniform_actions(2))[1]
     np.testing.assert_allclose(twice.reward, once.reward, rtol=1e-6)
     np.testing.assert_array_equal(twice.extras["num_steps"], once.extras["num_steps"])
 
@@ -357,7 +356,6 @@ def test_sticky_actions():
         (lambda: tr.frame_stack(structured(), 2), "every part must be a Box .apply one_hot first"),
         (lambda: tr.one_hot(tape()), "one_hot: no part of the observation is discrete"),
         (lambda: tr.observation_noise(tape(), -1.0), "std is -1.0, must be >= 0"),
-        (lambda: tr.observation_noise(tr.one_hot(small_discrete()), 1.0), None),
         (lambda: tr.observation_noise(small_discrete(), 1.0), "the observation must be a Box of floats"),
         (lambda: tr.scale_action(tape(), 1.0, 1.0), "high - low is 0.0, must be > 0"),
         (lambda: tr.scale_action(structured()), "scale_action: the action must be a Box of floats"),
@@ -369,9 +367,6 @@ def test_sticky_actions():
     ],
 )
 def test_arguments(make, message):
-    if message is None:
-        make()
-        return
     with pytest.raises(ValueError, match=message):
         make()
 
