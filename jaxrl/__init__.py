@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from jaxrl.agents.ppo import ppo
     from jaxrl.combinators.normalize import normalize_observations
     from jaxrl.combinators.transform import with_transform
-    from jaxrl.evaluate import evaluate
+    from jaxrl.evaluation import evaluate
     from jaxrl.factory import make_agent
+    from jaxrl.interaction import rollout
     from jaxrl.loop import online, run
     from jaxrl.policy_file import load
-    from jaxrl.rollout import rollout
     from jaxrl.types import Agent, Env, Loop, Network, Policy, TimeStep, Transition
 
 __version__ = "0.1.0"
@@ -37,12 +37,12 @@ _NAMES = {
     "ppo": "jaxrl.agents.ppo",
     "normalize_observations": "jaxrl.combinators.normalize",
     "with_transform": "jaxrl.combinators.transform",
-    "evaluate": "jaxrl.evaluate",
+    "evaluate": "jaxrl.evaluation",
     "make_agent": "jaxrl.factory",
     "online": "jaxrl.loop",
     "run": "jaxrl.loop",
     "load": "jaxrl.policy_file",
-    "rollout": "jaxrl.rollout",
+    "rollout": "jaxrl.interaction",
     **dict.fromkeys(("Agent", "Env", "Loop", "Network", "Policy", "TimeStep", "Transition"), "jaxrl.types"),
 }
 
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"jaxrl.{name}")
     if name in _NAMES:
         value = getattr(importlib.import_module(_NAMES[name]), name)
-        globals()[name] = value  # over the module of the same name, which the import has put there
+        globals()[name] = value
         return value
     raise AttributeError(f"module 'jaxrl' has no attribute {name!r}")
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.rollout import Interaction, rollout, start, timestep_shape
+from jaxrl.interaction import Interaction, rollout, start, timestep_shape
 from jaxrl.spaces import zeros
 from jaxrl.types import Agent, Array, Curriculum, Env, Loop, Metrics, PyTree, Transition
 

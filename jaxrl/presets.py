@@ -42,6 +42,11 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         hparams=dict(learning_rate=1e-3, decay_steps=1_000_000),
     ),
     ("ppo", "brax/fast"): dict(num_envs=64, unroll_length=32, steps=200_000, hparams=dict(learning_rate=1e-3)),
+    ("ppo", "brax/inverted_pendulum"): dict(
+        _CONTINUOUS,
+        steps=200_000,
+        hparams=dict(learning_rate=1e-3, decay_steps=200_000, entropy_coefficient=0.0),
+    ),
     ("ppo", "memory_chain"): dict(
         num_envs=32,
         unroll_length=32,

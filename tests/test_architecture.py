@@ -14,7 +14,7 @@ RANKS = [
     {"returns", "losses", "spaces", "statistics", "optim"},
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs"},
-    {"rollout", "evaluate", "loop"},
+    {"interaction", "evaluation", "loop"},
     {"transforms"},
     {"agents"},
     {"combinators"},

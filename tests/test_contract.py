@@ -9,8 +9,8 @@ import toys
 import jaxrl
 from jaxrl.combinators.population import population
 from jaxrl.factory import AGENTS, static_arguments
+from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
-from jaxrl.rollout import rollout, start
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
 from jaxrl.types import TimeStep
 

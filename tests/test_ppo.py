@@ -13,8 +13,8 @@ import jaxrl
 from jaxrl import networks
 from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.distributions import for_space
+from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
-from jaxrl.rollout import rollout, start
 from jaxrl.spaces import Box, Discrete
 
 KEY = jax.random.key(0)

@@ -60,11 +60,11 @@ MUTATIONS = [
     ),
     Mutation(
         "bootstrap from the reset observation",
-        "jaxrl/rollout.py",
+        "jaxrl/interaction.py",
         "        return _where(_all_out(ended), reset(reset_key), then, params_axis), data\n",
         "        then = _where(_all_out(ended), reset(reset_key), then, params_axis)\n"
         "        return then, data._replace(next_observation=then.observation)\n",
-        "tests/test_rollout.py::test_true_successor_and_reset",
+        "tests/test_interaction.py::test_true_successor_and_reset",
     ),
     Mutation(
         "log-probabilities off by one row",
@@ -82,10 +82,10 @@ MUTATIONS = [
     ),
     Mutation(
         "memory not reset in the rollout",
-        "jaxrl/rollout.py",
+        "jaxrl/interaction.py",
         "return select(condition, *columns)._replace(params=params, episode=on_false.episode)",
         "return select(condition, *columns)._replace(params=params, episode=on_false.episode, memory=on_false.memory)",
-        "tests/test_rollout.py::test_memory_starts_anew_where_an_episode_ended",
+        "tests/test_interaction.py::test_memory_starts_anew_where_an_episode_ended",
     ),
     Mutation(
         "memory not reset in the learner's sequence",
@@ -131,31 +131,31 @@ MUTATIONS = [
     ),
     Mutation(
         "every reset draws the same start",
-        "jaxrl/rollout.py",
+        "jaxrl/interaction.py",
         "reset(jax.random.split(reset_key, num_envs), params)",
         "reset(jax.random.split(jax.random.key(0), num_envs), params)",
-        "tests/test_rollout.py::test_true_successor_and_reset",
+        "tests/test_interaction.py::test_true_successor_and_reset",
     ),
     Mutation(
         "a reset keeps the old parameters",
-        "jaxrl/rollout.py",
+        "jaxrl/interaction.py",
         "params = on_false.params if params_axis is None else select(condition, on_true.params, on_false.params)",
         "params = on_false.params",
-        "tests/test_rollout.py::test_params_of_a_column_change_at_its_reset",
+        "tests/test_interaction.py::test_params_of_a_column_change_at_its_reset",
     ),
     Mutation(
         "evaluation counts rewards after the end",
-        "jaxrl/evaluate.py",
+        "jaxrl/evaluation.py",
         "jnp.where(now.ended, 0.0, data.reward)",
         "data.reward",
-        "tests/test_evaluate.py::test_no_bias_toward_short_episodes",
+        "tests/test_evaluation.py::test_no_bias_toward_short_episodes",
     ),
     Mutation(
         "evaluation stops when the first episodes end",
-        "jaxrl/evaluate.py",
+        "jaxrl/evaluation.py",
         "~jnp.all(now.ended)",
         "~jnp.any(now.ended)",
-        "tests/test_evaluate.py::test_no_bias_toward_short_episodes",
+        "tests/test_evaluation.py::test_no_bias_toward_short_episodes",
     ),
     Mutation(
         "weights ignored in the loss",

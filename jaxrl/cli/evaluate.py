@@ -39,7 +39,7 @@ def play_episodes(run: str, options: dict[str, Any], env_params: dict[str, Any])
     from jaxrl.cli import compilation, report
     from jaxrl.cli.environment import make_env
     from jaxrl.cli.run_directory import summary
-    from jaxrl.evaluate import evaluate
+    from jaxrl.evaluation import evaluate
     from jaxrl.policy_file import load_saved
 
     env = make_env(options["env"], env_params) if options["env"] else None

@@ -216,7 +216,7 @@ def final_evaluation(key: Any, settings: Settings, actor: Any) -> tuple[Any, flo
     import jax
 
     from jaxrl.cli import compilation
-    from jaxrl.evaluate import evaluate
+    from jaxrl.evaluation import evaluate
 
     def play(key, actor):
         return evaluate(key, settings.agent, actor, settings.env, num_episodes=settings.options["episodes"])

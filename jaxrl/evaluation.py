@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.rollout import interact, start
+from jaxrl.interaction import interact, start
 from jaxrl.types import Agent, Array, Env, PyTree, is_last
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from jaxrl.rollout import rollout, start
+from jaxrl.interaction import rollout, start
 from jaxrl.types import Agent, is_last
 
 KEY = jax.random.key(0)
@@ -63,7 +63,7 @@ def test_rollouts_continue():
 def test_statistics_against_a_loop():
     """Sums over finished episodes equal those of a plain loop, with random ends."""
     rng = np.random.default_rng(0)
-    from jaxrl.rollout import Episode, _episode_statistics
+    from jaxrl.interaction import Episode, _episode_statistics
     from jaxrl.types import Transition
 
     for _ in range(20):
