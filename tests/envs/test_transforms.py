@@ -157,18 +157,29 @@ def test_time_limit_truncates_and_termination_wins():
     assert ts.truncated[1], "the limit inside is kept"
 
 
-def test_time_limit_of_many_agents():
+def two_agents(length=6):
+    """`tape` twice: the first agent's ends with the tape, the second's after one step more."""
     env = tape()
-    step = env.step
 
-    def both(key, state, action, params):
-        state, ts = step(key, state, action, params)
-        ends = jnp.stack([ts.terminated, jnp.bool_(False)])
+    def step(key, state, action, params):
+        state, ts = env.step(key, state, action, params)
+        ends = jnp.stack([state >= length, state >= length + 1])
         return state, ts._replace(reward=jnp.stack([ts.reward] * 2), terminated=ends, truncated=jnp.zeros(2, bool))
 
-    _, ts = play(tr.time_limit(env._replace(step=both), 6), uniform_actions(6))
+    return env._replace(step=step)
+
+
+def test_time_limit_of_many_agents():
+    _, ts = play(tr.time_limit(two_agents(6), 6), uniform_actions(6))
     np.testing.assert_array_equal(ts.terminated[-1], [True, False])
     np.testing.assert_array_equal(ts.truncated[-1], [False, True])
+
+
+def test_repeat_action_of_many_agents_goes_on_until_all_are_out():
+    _, ts = play(tr.repeat_action(two_agents(2), 5), uniform_actions(1))
+    np.testing.assert_array_equal(ts.terminated, [[True, True]])
+    np.testing.assert_array_equal(ts.reward, [[1 + 2, 1 + 2 + 4]])
+    assert ts.observation[0, 0] == 3
 
 
 def test_params_stay_traced():
