@@ -33,9 +33,7 @@ def clipped_value(value, old_value, target, clip) -> Array:
     moved = value - old_value
     # Where nothing is clipped `value` itself is used: v_old + (v - v_old) is not v in floating point.
     near = jnp.where(jnp.abs(moved) <= clip, value, old_value + jnp.clip(moved, -clip, clip))
-    plain, clipped = squared(value - target), squared(near - target)
-    # Not `maximum`, whose gradient at a tie is split between the two.
-    return jnp.where(clipped > plain, clipped, plain)
+    return jnp.maximum(squared(value - target), squared(near - target))
 
 
 def approx_kl(log_prob, old_log_prob) -> Array:
