@@ -4,12 +4,12 @@ Common arguments, all of one shape unless said otherwise:
   reward: r_t.
   value, next_value: V(s_t) and V of the true successor of s_t, also at the end of an episode.
   discount: gamma ** num_steps * (1 - terminated): what multiplies the value of the successor.
-  trace: gamma ** num_steps * lambda * (1 - is_last): what carries a recursion from t + 1 to t; 0 at the end of an episode,
-    by termination or by truncation. At the end of the window every recursion starts from its bootstrap.
+  trace: gamma ** num_steps * lambda * (1 - is_last): what carries a recursion from t + 1 to t; 0 at the end of an
+    episode, by termination or by truncation. At the end of the window every recursion starts from its bootstrap.
   weight: None, or rows of weight 0 are not there: a recursion passes over them as if they had been cut out.
 
-Everything is float32, differentiable, and safe under `jit` and `vmap`. Truncation and termination differ in `discount` alone:
-a truncated step bootstraps from its true successor.
+Everything is float32, differentiable, and safe under `jit` and `vmap`. Truncation and termination differ in `discount`
+alone: a truncated step bootstraps from its true successor.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def _reverse(base, decay, weight=None):
     if weight is not None:
         base, decay = jnp.where(weight > 0, base, 0.0), jnp.where(weight > 0, decay, 1.0)
 
-    # A plain scan. On [128, 64] it takes 50 us and on [128, 1024] 140 us (2 CPU cores), where `associative_scan` takes 30
-    # and 400, and unrolling by 2 to 8 takes 45 and 270; either is noise beside an update, but an associative scan adds 0.5 s
-    # of compilation, and rounds worse.
+    # A plain scan. On [128, 64] it takes 50 us and on [128, 1024] 140 us (2 CPU cores), where `associative_scan` takes
+    # 30 and 400, and unrolling by 2 to 8 takes 45 and 270. Either is noise beside an update, but an associative scan
+    # adds 0.5 s of compilation.
     def step(x, row):
         x = row[0] + row[1] * x
         return x, x

@@ -98,7 +98,7 @@ def test_inserted_rows_of_weight_0_change_nothing(name):
         compare(jax.tree.map(lambda x, rows=rows: x[rows], actual), jax.tree.map(np.asarray, plain), 1e-6)
 
 
-# One episode of three steps that ends at t = 1, then the first step of another one. V(s) = 10, 20, 30; V(s') = 20, 25, 40.
+# An episode that ends at t = 1, then the first step of another one. V(s) = 10, 20, 30; V(s') = 20, 25, 40.
 REWARD = np.array([1.0, 2.0, 3.0], np.float32)
 VALUE = np.array([10.0, 20.0, 30.0], np.float32)
 NEXT_VALUE = np.array([20.0, 25.0, 40.0], np.float32)
@@ -164,7 +164,7 @@ def test_retrace_by_hand():
 
 
 def test_constant_reward_and_truncation_have_the_value_of_the_endless_task():
-    """r = 1 for ever, truncated every 4 steps: with V = 1 / (1 - gamma) every advantage is 0; termination says otherwise."""
+    """r = 1 for ever, cut every 4 steps: with V = 1 / (1 - gamma) all advantages are 0; with termination they are not."""
     value = jnp.full(12, 10.0)
     last = jnp.arange(12) % 4 == 3
     trace = DISCOUNT * LAMBDA * (1.0 - last)
