@@ -39,7 +39,8 @@ def clipped_value(value, old_value, target, clip) -> Array:
 def approx_kl(log_prob, old_log_prob) -> Array:
     """(ratio - 1) - log(ratio), ratio = exp(log_prob - old_log_prob).
 
-    It is >= 0, and its mean over actions of the old policy estimates KL(old || new) without bias. The estimator k3 of Schulman 2020, http://joschu.net/blog/kl-approx.html.
+    It is >= 0, and its mean over actions of the old policy estimates KL(old || new) without bias:
+    the estimator k3 of Schulman 2020, http://joschu.net/blog/kl-approx.html.
     """
     log_ratio = log_prob - old_log_prob
     return jnp.expm1(log_ratio) - log_ratio

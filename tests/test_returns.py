@@ -164,7 +164,7 @@ def test_retrace_by_hand():
 
 
 def test_constant_reward_and_truncation_have_the_value_of_the_endless_task():
-    """r = 1 for ever, cut every 4 steps: with V = 1 / (1 - gamma) all advantages are 0; with termination they are not."""
+    """r = 1 for ever, cut every 4 steps: with V = 1 / (1 - gamma) all advantages are 0; terminated, they are not."""
     value = jnp.full(12, 10.0)
     last = jnp.arange(12) % 4 == 3
     trace = DISCOUNT * LAMBDA * (1.0 - last)
