@@ -156,11 +156,31 @@ def normalize(params, x, eps=1e-6):
 
 def convolve(params, x, stride):
     """A VALID convolution of [..., H, W, C] with kernel [k, k, C, out]."""
+    kernel = params["kernel"]
     batch = x.reshape((-1, *x.shape[-3:]))
-    out = jax.lax.conv_general_dilated(
-        batch, params["kernel"], (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    # XLA's gradient of a convolution inside of a loop is 50 times slower on a CPU than that of one product of patches.
+    out = jax.lax.platform_dependent(batch, kernel, cpu=_patch_product(stride), default=_convolution(stride))
     return (out + params["bias"]).reshape((*x.shape[:-3], *out.shape[1:]))
+
+
+def _convolution(stride):
+    return lambda x, kernel: jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _patch_product(stride):
+    """The same as a matrix product of all patches [..., k k C] with the kernel."""
+
+    def product(x, kernel):
+        size = kernel.shape[0]
+        height, width = ((n - size) // stride + 1 for n in x.shape[1:3])
+        rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
+        corners = [(i, j) for i in range(size) for j in range(size)]
+        patches = [x[:, i : i + rows : stride, j : j + columns : stride] for i, j in corners]
+        return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
+
+    return product
 
 
 def array(x, name):
