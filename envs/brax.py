@@ -115,7 +115,7 @@ def from_stateful(env: Any, *, episode_length: int, params: PyTree = (), edit: A
             reward=jnp.where(finite, after.reward, 0.0).astype(jnp.float32),
             terminated=terminated,
             truncated=(late | (time >= episode_length)) & ~terminated,
-            extras={"diverged": 1.0 - finite},
+            extras={"diverged": (~finite).astype(jnp.float32)},
         )
 
     return Env(reset, step, params, _box(types.obs), spaces.Box(-1.0, 1.0, (env.action_size,)))

@@ -116,7 +116,7 @@ def mjx_env(
             reward=jnp.where(finite, reward, 0.0),
             terminated=terminated,
             truncated=(time >= episode_length) & ~terminated,
-            extras={"diverged": 1.0 - finite},
+            extras={"diverged": (~finite).astype(jnp.float32)},
         )
 
     body = jax.eval_shape(start, jax.random.key(0))
