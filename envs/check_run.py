@@ -168,7 +168,7 @@ def _fresh(env, rows: Rows, key: Array, fresh, before, after, ended) -> bool:
     fixed = np.all(fresh == fresh[0], axis=0)
     sure = moving & fixed  # what tells a fresh state from others
     looks = np.all(after[:, sure] == fresh[0, sure], axis=1)
-    if not moving.any() or not looks[ended].all() or (sure.any() and looks[~ended].any()) or fixed[moving].all():
+    if not moving.any() or not looks[ended].all() or (sure.any() and looks[~ended].any()) or fixed.all():
         return False
 
     @jax.jit
@@ -178,7 +178,7 @@ def _fresh(env, rows: Rows, key: Array, fresh, before, after, ended) -> bool:
 
     state, action = (jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), x) for x in (rows.before[0], rows.action))
     drawn = []
-    for k in jax.random.split(jax.random.fold_in(key, 1), 2):
+    for k in jax.random.split(jax.random.fold_in(key, 1), 16):  # fresh states may be few
         then, last = again(k, state, action, env.params)
         then, last = _matrix(then, len(ended)), np.asarray(last).reshape(len(ended), -1).all(axis=1)
         if last.all() or _num_distinct(before[last][:, moving]) < 2:
@@ -186,7 +186,7 @@ def _fresh(env, rows: Rows, key: Array, fresh, before, after, ended) -> bool:
         if _num_distinct(then[last]) > 1 or _num_distinct(then[~last][:, moving]) < 2:
             return False
         drawn.append(then[last][0])
-    return not np.array_equal(*drawn)
+    return _num_distinct(np.stack(drawn)) > 1
 
 
 def _moving(before: np.ndarray, after: np.ndarray, ended: np.ndarray) -> np.ndarray:
