@@ -8,7 +8,6 @@ import inspect
 from typing import Any
 
 from jaxrl.envs.adapter import replace
-
 from jaxrl.types import Env
 
 _GYMNAX = """
@@ -20,8 +19,8 @@ _GYMNAX = """
 """
 _BRAX = """
     ant fast halfcheetah hopper humanoid humanoidstandup inverted_double_pendulum inverted_pendulum pusher reacher
-    swimmer walker2d
-"""
+    walker2d
+"""  # not swimmer: Brax 0.14.2 calls jnp.clip(a_min=) there, which jax no longer has
 _DIAGNOSTIC = """
     action_reward constant_reward discount masked_action_reward memory multi_discrete_action_reward
     observation_action_reward observation_reward truncation

@@ -3,13 +3,13 @@
 import brax.envs
 import jax
 import jax.numpy as jnp
-import jaxrl.envs
 import numpy as np
 import pytest
 from flax import struct
-from jaxrl.envs.brax import BraxParams, from_brax
 
+import jaxrl.envs
 from jaxrl import spaces
+from jaxrl.envs.brax import BraxParams, from_brax
 
 KEY = jax.random.key(0)
 
@@ -139,3 +139,14 @@ def test_inverted_pendulum_against_brax():
     assert timestep.terminated[0] and abs(timestep.observation[0, 1]) > 0.2
     earth, moon = timestep.observation[:, 1]
     assert not np.isclose(earth, moon, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in jaxrl.envs.names() if name.startswith("brax/")])
+def test_every_environment_traces_and_keeps_its_types(name):
+    env = jaxrl.envs.make(name)
+    state, observation = jax.eval_shape(env.reset, KEY, env.params)
+    action = jnp.zeros(env.action_space.shape)
+    after, timestep = jax.eval_shape(env.step, KEY, state, action, env.params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert timestep.observation.shape == observation.shape == env.observation_space.shape
