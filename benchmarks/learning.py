@@ -57,9 +57,7 @@ def train(task: Task, seeds: int, steps: int | None = None, workers: int | None 
     env = jaxrl.envs.make(task.env, **task.params)
     agent, hparams = jaxrl.make_agent("ppo", env, preset=task.env, **task.static)
     num_envs, unroll_length = preset["num_envs"], preset["unroll_length"]
-    loop = jaxrl.online(
-        agent, env, num_envs=num_envs, unroll_length=unroll_length, reset_pool=preset["reset_pool"]
-    )
+    loop = jaxrl.online(agent, env, num_envs=num_envs, unroll_length=unroll_length, reset_pool=preset["reset_pool"])
     num_updates = -(-(steps or preset["steps"]) // (num_envs * unroll_length))
     begin = time.perf_counter()
     init = jax.jit(loop.init).lower(jax.random.key(0), hparams).compile()

@@ -45,7 +45,7 @@ def make_agent(name: str, env: Env, *, preset: str | None = None, **static: Any)
 
 def static_arguments(build: Callable) -> dict[str, Any]:
     """The keyword arguments of a builder and their defaults."""
-    return dict(build.__kwdefaults__)
+    return dict(build.__kwdefaults__ or {})
 
 
 def build_ppo(

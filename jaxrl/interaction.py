@@ -97,11 +97,10 @@ def rollout(
 
     if episodic:
         interaction = fresh(pool_key, num_envs)
-    elif reset_pool:
-        pool = fresh(pool_key, reset_pool)
+    pool = fresh(pool_key, reset_pool) if reset_pool and not episodic else None
 
     def reset(key: Array) -> Interaction:
-        if not reset_pool:
+        if pool is None:
             return fresh(key, num_envs)
         choice_key, memory_key = jax.random.split(key)
         index = jax.random.randint(choice_key, (num_envs,), 0, reset_pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -58,8 +59,7 @@ def online(
             raise ValueError(f"online: {name} is {value}, must be >= 1")
     if reset_pool < 0 or (reset_pool and episodic):
         raise ValueError(f"online: reset_pool is {reset_pool}, must be >= 0, and 0 with episodic=True")
-    own_params = curriculum is not None and curriculum.axes == 0
-    axis = 0 if own_params else None
+    axis = curriculum.axes if curriculum is not None else None
 
     def init(key: Array, hparams: PyTree = None) -> LoopState:
         key, agent_key, start_key, curriculum_key, params_key = jax.random.split(key, 5)
@@ -76,11 +76,10 @@ def online(
     def step(state: LoopState) -> tuple[LoopState, Metrics]:
         key, rollout_key, observe_key, update_key, curriculum_key, params_key = jax.random.split(state.key, 6)
         interaction, sample_params = state.interaction, None
-        if own_params:
-            sample_params = lambda key, n: curriculum.sample(key, state.curriculum, state.agent, n)  # noqa: E731
-        elif curriculum is not None:
-            shared = curriculum.sample(params_key, state.curriculum, state.agent, num_envs)
-            interaction = interaction._replace(params=shared)
+        if curriculum is not None:
+            sample_params = partial(sample, curriculum, state)
+            if axis is None:  # shared: they change between rollouts
+                interaction = interaction._replace(params=sample_params(params_key, num_envs))
         interaction, data, played = rollout(
             rollout_key,
             agent,
@@ -88,7 +87,7 @@ def online(
             env,
             interaction,
             unroll_length,
-            sample_params=sample_params,
+            sample_params=sample_params if axis == 0 else None,
             episodic=episodic,
             reset_pool=reset_pool,
         )
@@ -101,6 +100,11 @@ def online(
         return LoopState(key, agent_state, interaction, teacher, state.num_updates + 1), metrics
 
     return Loop(init, step)
+
+
+def sample(curriculum: Curriculum, state: LoopState, key: Array, num_envs: int) -> PyTree:
+    """Environment parameters for `num_envs` resets, as the curriculum chooses them now."""
+    return curriculum.sample(key, state.curriculum, state.agent, num_envs)
 
 
 def run(loop: Loop, state: Any, num_updates: int) -> tuple[Any, Metrics]:

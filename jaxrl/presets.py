@@ -71,4 +71,4 @@ def lookup(agent: str, env: str | None) -> dict[str, Any]:
 
     Keys: num_envs, unroll_length, steps, reset_pool; keywords of the agent's builder; hparams, a dict of numbers.
     """
-    return {"reset_pool": 0, **DEFAULTS[agent], **PRESETS.get((agent, env), {})}
+    return {"reset_pool": 0, **DEFAULTS[agent], **PRESETS.get((agent, env or ""), {})}

@@ -94,7 +94,8 @@ class Box:
     def bounds(self) -> tuple[jax.Array, jax.Array]:
         """low, high as arrays of `shape` (float32, or the dtype when it is an integer)."""
         dtype = self.dtype if jnp.issubdtype(self.dtype, jnp.integer) else jnp.float32
-        return tuple(jnp.broadcast_to(jnp.asarray(b, dtype), self.shape) for b in (self.low, self.high))
+        low, high = (jnp.broadcast_to(jnp.asarray(b, dtype), self.shape) for b in (self.low, self.high))
+        return low, high
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Uniform where bounded, standard normal (shifted to a single finite bound) elsewhere."""

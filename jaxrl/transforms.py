@@ -72,8 +72,9 @@ class NormalizeRewardState(NamedTuple):
 
 
 def normalize_reward(hparams: NormalizeRewardHparams = NormalizeRewardHparams()) -> Transform:
-    """reward / std(G), G_t = r_t + discount * G_{t-1} within an episode (Engstrom et al. 2020, "Implementation matters").
+    """reward / std(G) with G_t = r_t + discount * G_{t-1} within an episode.
 
+    Engstrom et al. 2020, "Implementation matters in deep policy gradients", https://arxiv.org/abs/2005.12729.
     Rewards are scaled and never shifted, so that the sign of "this step was worth something" survives. For on-policy
     data [T, N].
 

@@ -225,7 +225,7 @@ def keep(state, memory, step):
     return memory
 
 
-def nothing(key, state, fresh):
+def nothing(key, state, data):
     """`observe` of agents that learn in `update` alone."""
     return state, {}
 

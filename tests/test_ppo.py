@@ -7,12 +7,12 @@ import optax
 import probing
 import pytest
 import toys
-from jaxrl.envs import diagnostic
 
 import jaxrl
 from jaxrl import networks
 from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.distributions import for_space
+from jaxrl.envs import diagnostic
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
 from jaxrl.spaces import Box, Discrete

@@ -215,7 +215,9 @@ def plant(mutation: Mutation, folder: pathlib.Path) -> None:
     path = folder / mutation.file
     source = path.read_text()
     if source.count(mutation.old) != 1:
-        raise ValueError(f"{mutation.name}: the text is {source.count(mutation.old)} times in {mutation.file}, not once")
+        raise ValueError(
+            f"{mutation.name}: the text is {source.count(mutation.old)} times in {mutation.file}, not once"
+        )
     path.write_text(source.replace(mutation.old, mutation.new))
 
 
