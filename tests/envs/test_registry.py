@@ -36,7 +36,9 @@ def test_names_match_what_the_simulators_have():
     ours = jaxrl.envs.names()
     assert list(ours) == sorted(ours) and len(set(ours)) == len(ours)
     assert set(gymnax.registered_envs) == {name for name in ours if TABLE[name][1] == "make_gymnax"}
-    assert {f"brax/{name}" for name in brax.envs._envs} - {"brax/swimmer"} == {name for name in ours if name.startswith("brax/")}
+    assert {f"brax/{name}" for name in brax.envs._envs} - {"brax/swimmer"} == {
+        name for name in ours if name.startswith("brax/")
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if name.split("/")[0] in ("diagnostic", "memory_chain")])
