@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxrl.envs import check_run, check_trace
-from jaxrl.envs.check_trace import kind
 
 from jaxrl import spaces
+from jaxrl.envs import check_run, check_trace
+from jaxrl.envs.check_trace import kind
 from jaxrl.types import Array, Env
 
 

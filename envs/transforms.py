@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxrl.envs import parts
 
 from jaxrl import spaces
+from jaxrl.envs import parts
 from jaxrl.types import Array, Env, PyTree, is_last
 
 # A transform draws its own randomness from fold_in(key, its salt).

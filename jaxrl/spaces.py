@@ -100,8 +100,9 @@ class Box:
     def sample(self, key: jax.Array) -> jax.Array:
         """Uniform where bounded, standard normal (shifted to a single finite bound) elsewhere."""
         low, high = self.bounds()
-        if jnp.issubdtype(self.dtype, jnp.integer):
-            return jax.random.randint(key, self.shape, low, high.astype(jnp.int32) + 1).astype(self.dtype)
+        if not jnp.issubdtype(self.dtype, jnp.floating):
+            low, high = low.astype(jnp.int32), high.astype(jnp.int32)
+            return jax.random.randint(key, self.shape, low, high + 1).astype(self.dtype)
         key_uniform, key_normal = jax.random.split(key)
         bounded = jnp.isfinite(low) & jnp.isfinite(high)
         uniform = jax.random.uniform(key_uniform, self.shape)

@@ -22,6 +22,8 @@ def test_example(path, capsys):
     assert capsys.readouterr().out.strip()
     if path.stem == "sweep_seeds":
         assert result.shape == (16,) and float(result.mean()) > 100  # random play: 20
+    if path.stem == "custom_environment":
+        assert float(result.mean()) > 0.7
     if path.stem == "embed_policy":
         assert float(result[3]) > 300  # at the length that it was trained for
 

@@ -108,6 +108,14 @@ def test_spaces(space):
     assert space == type(space)(*(getattr(space, f) for f in space.__dataclass_fields__)) and hash(space) is not None
 
 
+def test_samples_are_spread_out():
+    """Both truth values, both ends of a range."""
+    many = jax.vmap(spaces.Box(0, 1, (4,), "bool").sample)(jax.random.split(jax.random.key(0), 500))
+    assert 0.45 < many.mean() < 0.55
+    many = jax.vmap(spaces.Box(0, 255, (4,), "uint8").sample)(jax.random.split(jax.random.key(0), 2000))
+    assert many.min() == 0 and many.max() == 255 and 120 < many.mean() < 135
+
+
 def test_what_is_outside_of_a_space():
     assert not spaces.Discrete(3).contains(3) and not spaces.Discrete(3).contains(-1)
     assert not spaces.Box(-1.0, 1.0, (2,)).contains(jnp.array([0.0, 1.1]))

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxrl.envs import diagnostic, memory
-from jaxrl.envs.check import check_env, problems
 
 from jaxrl import spaces
+from jaxrl.envs import diagnostic, memory
+from jaxrl.envs.check import check_env, problems
 from jaxrl.types import Env, TimeStep
 
 spec = importlib.util.spec_from_file_location("malformed", pathlib.Path(__file__).parent / "malformed.py")

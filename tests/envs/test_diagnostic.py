@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jaxrl.envs import diagnostic, memory
 
 DISCOUNT = 0.7

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from jaxrl import spaces
 from jaxrl.envs import check_trace, diagnostic
 from jaxrl.envs import transforms as tr
 from jaxrl.envs.check import problems
-
-from jaxrl import spaces
 from jaxrl.types import Env, TimeStep
 
 
