@@ -30,7 +30,7 @@ def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[st
     Raises:
       ValueError: a field that does not exist, or a value of another shape or kind.
     """
-    if dataclasses.is_dataclass(params):
+    if dataclasses.is_dataclass(params) and not isinstance(params, type):
         fields, update = [f.name for f in dataclasses.fields(params)], dataclasses.replace
     else:
         fields, update = list(getattr(params, "_fields", ())), lambda p, **kw: p._replace(**kw)
@@ -41,16 +41,21 @@ def replace(params: PyTree, changes: dict[str, Any], name: str, allowed: list[st
         old = jax.tree.map(jnp.asarray, getattr(params, field))
         if not isinstance(old, jax.Array):
             raise ValueError(f"make: {field!r} of {name} is a structure: replace it in env.params")
-        try:
-            new = np.asarray(value)
-            fits = np.can_cast(new.dtype, old.dtype, "same_kind") and new.shape == old.shape
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
+        if not _fits(value, old):
             kind = f"{old.dtype}{list(old.shape)}"
             raise ValueError(f"make: {field}={value!r} does not fit {name}, whose {field} is {kind}, by default {old}")
-        params = update(params, **{field: jnp.asarray(new, old.dtype)})
+        params = update(params, **{field: jnp.asarray(value, old.dtype)})
     return params
+
+
+def _fits(value: Any, old: Array) -> bool:
+    """Whether `value` is of the shape and kind of `old`, and not an integer beyond its range."""
+    try:
+        new = np.asarray(value)
+        exact = new.dtype.kind not in "iu" or bool(np.all(new.astype(old.dtype) == new))
+        return np.can_cast(new.dtype, old.dtype, "same_kind") and new.shape == old.shape and exact
+    except (TypeError, ValueError):  # ragged, or no number at all
+        return False
 
 
 def strong(x: Any) -> Array:

@@ -5,15 +5,16 @@ Only `reset_env` and `step_env` are called: gymnax's own `step` resets, which wo
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxrl.envs.adapter import cast, replace, strong
 
 from jaxrl import spaces
+from jaxrl.envs.adapter import cast, replace, strong
 from jaxrl.types import Array, Env, PyTree, TimeStep
 
 _UNBOUNDED = 3e38  # gymnax writes the largest float32 where there is no bound
@@ -44,8 +45,7 @@ def make_gymnax(name: str, **params: Any) -> Env:
         env, default = gymnax.make(name, **chosen)
     env = from_gymnax(env, replace(default, {k: v for k, v in params.items() if k not in static}, name, static))
     if name in _TOO_NARROW:
-        unbounded = spaces.Box(-np.inf, np.inf, env.observation_space.shape, env.observation_space.dtype)
-        env = env._replace(observation_space=unbounded)
+        env = env._replace(observation_space=dataclasses.replace(env.observation_space, low=-np.inf, high=np.inf))
     return env
 
 

@@ -74,6 +74,8 @@ def test_unknown_name_says_what_is_near(name, expected):
         ("CartPole-v1", {"gravity": "high"}, ["gravity='high'", "float32[]", "9.8"]),
         ("CartPole-v1", {"gravity": [1.0, 2.0]}, ["gravity=[1.0, 2.0]", "float32[]"]),
         ("CartPole-v1", {"max_steps_in_episode": 1.5}, ["max_steps_in_episode=1.5", "int32[]"]),
+        ("CartPole-v1", {"max_steps_in_episode": 10**12}, ["max_steps_in_episode=1000000000000", "int32[]"]),
+        ("CartPole-v1", {"gravity": [[1.0], [2.0, 3.0]]}, ["gravity=[[1.0], [2.0, 3.0]]", "float32[]"]),
         ("DeepSea-bsuite", {"sise": 5}, ["'sise'", "size", "deterministic"]),
         ("diagnostic/truncation", {"probabilty": 0.1}, ["'probabilty'", "probability", "continuous"]),
         ("brax/fast", {"bakend": "spring"}, ["'bakend'", "backend", "episode_length"]),
