@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxrl.envs.adapter import cast, import_quietly, strong
 
 from jaxrl import spaces
+from jaxrl.envs.adapter import cast, import_quietly, strong
 from jaxrl.types import Array, Env, PyTree, TimeStep
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+
 from jaxrl.envs.adapter import import_quietly, strong
 from jaxrl.envs.brax import from_stateful
-
 from jaxrl.types import Env, PyTree
 
 

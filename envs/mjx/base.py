@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxrl.envs.adapter import import_quietly
 
+from jaxrl.envs.adapter import import_quietly
 from jaxrl.spaces import Box
 from jaxrl.types import Array, Env, PyTree, TimeStep
 

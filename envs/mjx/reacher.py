@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxrl.envs.mjx.base import Body, mjx_env, tolerance
 
+from jaxrl.envs.mjx.base import Body, mjx_env, tolerance
 from jaxrl.types import Array, Env
 
 LINK = 0.12  # m, both links

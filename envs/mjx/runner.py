@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxrl.envs.mjx.base import Body, mjx_env
 
+from jaxrl.envs.mjx.base import Body, mjx_env
 from jaxrl.types import Env
 
 STANDING = 0.56  # m, height of the trunk where the coordinate z is 0

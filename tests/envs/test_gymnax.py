@@ -5,13 +5,13 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
-import jaxrl.envs
 import numpy as np
 import pytest
+
+import jaxrl.envs
+from jaxrl import spaces
 from jaxrl.envs.gymnax import from_gymnax
 from jaxrl.envs.registry import TABLE
-
-from jaxrl import spaces
 
 ALL = sorted(name for name, (_, function, _) in TABLE.items() if function == "make_gymnax" and "MNIST" not in name)
 QUICK = ("CartPole-v1", "Pendulum-v1", "Catch-bsuite", "FrozenLake-misc", "GaussianBandit-misc")

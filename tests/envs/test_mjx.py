@@ -5,10 +5,11 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import jaxrl.envs
 import mujoco
 import numpy as np
 import pytest
+
+import jaxrl.envs
 from jaxrl.envs.mjx import base
 from jaxrl.envs.mjx.base import Body, MjxParams
 from jaxrl.envs.mjx.reacher import LINK, fingertip

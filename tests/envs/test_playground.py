@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from jaxrl.envs.playground import PlaygroundParams, from_playground
 
 from jaxrl import spaces
+from jaxrl.envs.playground import PlaygroundParams, from_playground
 
 KEY = jax.random.key(0)
 
