@@ -34,6 +34,7 @@ def minibatches(key: Array, data: PyTree, num_minibatches: int, axis: int = 0) -
 
     def split(x: Array) -> Array:
         shape = (*x.shape[:axis], num_minibatches, size // num_minibatches, *x.shape[axis + 1 :])
-        return jnp.moveaxis(jnp.take(x, index, axis).reshape(shape), axis, 0)
+        shuffled = x.at[*[slice(None)] * axis, index].get(mode="promise_in_bounds", unique_indices=True)
+        return jnp.moveaxis(shuffled.reshape(shape), axis, 0)
 
     return jax.tree.map(split, data)

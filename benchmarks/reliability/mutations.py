@@ -167,8 +167,8 @@ MUTATIONS = [
     Mutation(
         "leaves of a minibatch shuffled apart",
         "jaxrl/minibatch.py",
-        "return jnp.moveaxis(jnp.take(x, index, axis)",
-        "return jnp.moveaxis(jnp.take(x, permutation(jax.random.key(int(jnp.sum(x))), size), axis)",
+        "axis, index].get(",
+        "axis, permutation(jax.random.key(int(jnp.sum(x))), size)].get(",
         "tests/test_tree.py::test_minibatches",
     ),
     Mutation(

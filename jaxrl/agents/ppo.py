@@ -150,7 +150,8 @@ def ppo(
         read = {
             name: data.extras[name] for name in ("log_prob", "value", "raw_action", "weight") if name in data.extras
         }
-        data = data._replace(next_observation=(), action=(), extras=read)
+        unread = dict.fromkeys(("action", "reward", "terminated", "truncated", "next_observation"), ())
+        data = data._replace(**unread, extras=read)
         batch = Batch(data, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
         if jax.tree.leaves(memory):
             return batch  # columns
