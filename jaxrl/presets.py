@@ -36,15 +36,17 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "Breakout-MinAtar"): dict(
         num_envs=64,
         unroll_length=64,
-        steps=1_000_000,
+        steps=500_000,
         activation="relu",
+        num_minibatches=8,
         widths=(64,),
-        hparams=dict(learning_rate=1e-3, decay_steps=1_000_000),
+        hparams=dict(learning_rate=3e-3, decay_steps=500_000),
     ),
     ("ppo", "brax/fast"): dict(num_envs=64, unroll_length=32, steps=200_000, hparams=dict(learning_rate=1e-3)),
     ("ppo", "brax/inverted_pendulum"): dict(
         _CONTINUOUS,
         steps=200_000,
+        reset_pool=16,
         hparams=dict(learning_rate=1e-3, decay_steps=200_000, entropy_coefficient=0.0),
     ),
     ("ppo", "memory_chain"): dict(
@@ -62,6 +64,20 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         unroll_length=32,
         steps=500_000,
         hparams=dict(learning_rate=1e-3, decay_steps=500_000, entropy_coefficient=0.0),
+    ),
+    ("ppo", "mjx/reacher"): dict(
+        _CONTINUOUS,
+        num_envs=64,
+        unroll_length=32,
+        steps=500_000,
+        hparams=dict(learning_rate=1e-3, decay_steps=500_000, discount=0.97, entropy_coefficient=0.0),
+    ),
+    ("ppo", "mjx/runner"): dict(
+        _CONTINUOUS,
+        num_envs=64,
+        unroll_length=32,
+        steps=500_000,
+        hparams=dict(learning_rate=1e-3, decay_steps=500_000, discount=0.98, entropy_coefficient=0.0),
     ),
 }
 
