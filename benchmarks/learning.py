@@ -42,10 +42,12 @@ TASKS = [
     Task("CartPole-v1", "CartPole-v1", 16, "at most 500; goal: lower bound >= 475"),
     Task("Acrobot-v1", "Acrobot-v1", 8, "random -500; solved at -100"),
     Task("Pendulum-v1", "Pendulum-v1", 8, "random -1230; solved at about -150"),
-    Task("Breakout-MinAtar", "Breakout-MinAtar", 5, "random 0.5"),
+    Task("Breakout-MinAtar", "Breakout-MinAtar", 3, "random 0.5"),
     Task("brax/fast", "brax/fast", 8, "at most 143.1; gate of Brax's own test: 135", params={"episode_length": 128}),
     Task("brax/inverted_pendulum", "brax/inverted_pendulum", 5, "at most 1000"),
     Task("mjx/cartpole_swingup", "mjx/cartpole_swingup", 5, "at most 250, hanging still 0"),
+    Task("mjx/reacher", "mjx/reacher", 5, "at most 150"),
+    Task("mjx/runner", "mjx/runner", 3, "standing still 100"),
     Task("memory_chain, recurrent", "memory_chain", 8, "at most 1, chance 0", {"recurrent": True}),
     Task("memory_chain, feed-forward", "memory_chain", 8, "chance 0", {"recurrent": False}),
 ]

@@ -228,7 +228,7 @@ def bites(mutation: Mutation) -> tuple[bool, float, str]:
         plant(mutation, folder)
         environment = os.environ | {"PYTHONPATH": name}
         environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--tb=line", mutation.test]
+        command = [sys.executable, "-m", "pytest", "-x", "-n0", "-p", "no:cacheprovider", "--tb=line", mutation.test]
         begin = time.perf_counter()
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
