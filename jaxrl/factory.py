@@ -13,7 +13,7 @@ from jaxrl.combinators.normalize import normalize_observations as with_normalize
 from jaxrl.combinators.transform import with_transform
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from jaxrl.transforms import normalize_reward as reward_normalizer
-from jaxrl.tree import replace_fields
+from jaxrl.tree import field_names, replace_fields
 from jaxrl.types import Agent, Env, Network, Policy, PyTree
 
 
@@ -40,7 +40,9 @@ def make_agent(name: str, env: Env, *, preset: str | None = None, **static: Any)
         if keyword not in allowed:
             raise ValueError(f"make_agent: {name} has no argument {keyword!r}; it has {', '.join(allowed)}")
     agent = build(env, **{**{k: v for k, v in tuned.items() if k in allowed}, **static})
-    return agent, replace_fields(agent.hparams, **tuned.get("hparams", {}))
+    # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
+    numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in field_names(agent.hparams)}
+    return agent, replace_fields(agent.hparams, **numbers)
 
 
 def static_arguments(build: Callable) -> dict[str, Any]:

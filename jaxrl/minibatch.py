@@ -22,7 +22,7 @@ def permutation(key: Array, n: int) -> Array:
 
 
 def minibatches(key: Array, data: PyTree, num_minibatches: int, axis: int = 0) -> PyTree:
-    """Shuffles along `axis` and splits it: leaves [..., B, ...] become [num_minibatches, ..., B / num_minibatches, ...].
+    """Shuffles along `axis` and splits it: [..., B, ...] becomes [num_minibatches, ..., B / num_minibatches, ...].
 
     Raises:
       ValueError: if B is not divisible by `num_minibatches`.

@@ -1,4 +1,4 @@
-"""Tuned settings, a plain table: (agent, environment) -> static choices and numbers. `docs/learning.md` has the curves."""
+"""Tuned settings, a plain table: (agent, environment) -> static choices and numbers; `docs/learning.md` has results."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
 }
 
-_CONTINUOUS = dict(  # smooth control from state vectors
-    num_envs=16,
-    unroll_length=128,
-    num_epochs=10,
-    num_minibatches=16,
-    normalize_observation=True,
-    normalize_reward=True,
-)
+
+def _control(steps: int, discount: float, **sizes: int) -> dict[str, Any]:
+    """Continuous control from state vectors."""
+    return dict(
+        {"num_envs": 16, "unroll_length": 128, "num_epochs": 10, "num_minibatches": 16, **sizes},
+        steps=steps,
+        normalize_observation=True,
+        normalize_reward=True,
+        hparams=dict(
+            learning_rate=1e-3,
+            decay_steps=steps,
+            discount=discount,
+            return_discount=discount,
+            entropy_coefficient=0.0,
+        ),
+    )
+
 
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "CartPole-v1"): dict(
@@ -28,11 +37,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         normalize_observation=True,
         hparams=dict(learning_rate=1e-3, decay_steps=500_000),
     ),
-    ("ppo", "Pendulum-v1"): dict(
-        _CONTINUOUS,
-        steps=500_000,
-        hparams=dict(learning_rate=1e-3, decay_steps=500_000, discount=0.95, entropy_coefficient=0.0),
-    ),
+    ("ppo", "Pendulum-v1"): _control(500_000, 0.95),
     ("ppo", "Breakout-MinAtar"): dict(
         num_envs=64,
         unroll_length=64,
@@ -43,12 +48,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         hparams=dict(learning_rate=3e-3, decay_steps=500_000),
     ),
     ("ppo", "brax/fast"): dict(num_envs=64, unroll_length=32, steps=200_000, hparams=dict(learning_rate=1e-3)),
-    ("ppo", "brax/inverted_pendulum"): dict(
-        _CONTINUOUS,
-        steps=200_000,
-        reset_pool=16,
-        hparams=dict(learning_rate=1e-3, decay_steps=200_000, entropy_coefficient=0.0),
-    ),
+    ("ppo", "brax/inverted_pendulum"): _control(200_000, 0.99, reset_pool=16),
     ("ppo", "memory_chain"): dict(
         num_envs=32,
         unroll_length=32,
@@ -58,27 +58,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         memory_size=32,
         hparams=dict(learning_rate=2e-3, decay_steps=300_000),
     ),
-    ("ppo", "mjx/cartpole_swingup"): dict(
-        _CONTINUOUS,
-        num_envs=64,
-        unroll_length=32,
-        steps=500_000,
-        hparams=dict(learning_rate=1e-3, decay_steps=500_000, entropy_coefficient=0.0),
-    ),
-    ("ppo", "mjx/reacher"): dict(
-        _CONTINUOUS,
-        num_envs=64,
-        unroll_length=32,
-        steps=500_000,
-        hparams=dict(learning_rate=1e-3, decay_steps=500_000, discount=0.97, entropy_coefficient=0.0),
-    ),
-    ("ppo", "mjx/runner"): dict(
-        _CONTINUOUS,
-        num_envs=64,
-        unroll_length=32,
-        steps=500_000,
-        hparams=dict(learning_rate=1e-3, decay_steps=500_000, discount=0.98, entropy_coefficient=0.0),
-    ),
+    ("ppo", "mjx/cartpole_swingup"): _control(500_000, 0.99, num_envs=64, unroll_length=32),
+    ("ppo", "mjx/reacher"): _control(500_000, 0.97, num_envs=64, unroll_length=32),
+    ("ppo", "mjx/runner"): _control(500_000, 0.98, num_envs=64, unroll_length=32),
 }
 
 

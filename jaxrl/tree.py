@@ -68,7 +68,7 @@ def replace_fields(bundle: Any, **values: Any) -> Any:
     for name, value in values.items():
         bundle, count = _replace_field(bundle, name, value)
         if count != 1:
-            known = ", ".join(sorted(_field_names(bundle)))
+            known = ", ".join(sorted(field_names(bundle)))
             problem = "is ambiguous" if count else "does not exist"
             raise ValueError(f"hparams: {name!r} {problem}; there are {known}")
     return bundle
@@ -95,8 +95,9 @@ def _replace_field(bundle: Any, name: str, value: Any) -> tuple[Any, int]:
     return rebuilt, sum(n for _, n in pairs)
 
 
-def _field_names(bundle: Any) -> set[str]:
+def field_names(bundle: Any) -> set[str]:
+    """Names of all numbers in a nested NamedTuple."""
     if not isinstance(bundle, tuple):
         return set()
     numbers = {f for f in getattr(bundle, "_fields", ()) if not isinstance(getattr(bundle, f), tuple)}
-    return numbers.union(*(_field_names(x) for x in bundle))
+    return numbers.union(*(field_names(x) for x in bundle))

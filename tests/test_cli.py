@@ -59,17 +59,6 @@ def environment():
     return {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "PYTHONPATH": path}
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory; sys.path is given back, and modules that were imported from the directory go."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
 def test_a_run_directory_holds_four_files_and_nothing_else(cartpole):
     assert sorted(p.name for p in cartpole[0].iterdir()) == sorted(run_directory.FILES)
 

@@ -10,18 +10,6 @@ import pytest
 from jaxrl.cli import flags, main
 from jaxrl.types import Wrapped
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory; sys.path is given back, and modules that were imported from the directory go."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
 TRAIN = "train ppo toys:clock --steps 64 --num-envs 4 --unroll-length 8 --widths 8"
 BAD = {
     "": "no command",

@@ -55,17 +55,6 @@ def test_progress_rewrites_its_line_in_a_terminal(capsys, monkeypatch):
     assert text.count("\r") == 2 and text.count("\n") == 1 and "25 steps/s" in text and "2 s left" in text
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working directory; sys.path is given back, and modules that were imported from the directory go."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[name]
-
-
 def test_doctor_is_content_here_and_says_what_is_missing(capsys, monkeypatch):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out

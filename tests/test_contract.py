@@ -11,7 +11,9 @@ from jaxrl.combinators.population import population
 from jaxrl.factory import AGENTS, static_arguments
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
+from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
+from jaxrl.tree import field_names
 from jaxrl.types import TimeStep
 
 KEY = jax.random.key(0)
@@ -165,6 +167,19 @@ def test_default_networks_for_every_kind_of_observation():
         loop = jaxrl.online(agent, env, num_envs=4, unroll_length=2)
         state, metrics = jax.eval_shape(lambda loop=loop, h=hparams: loop.step(loop.init(KEY, h)))
         assert metrics["policy_loss"].shape == ()
+
+
+def test_every_preset_fits_its_agent():
+    """Static choices are the builder's, numbers the agent's; without a part, the numbers of the part are left out."""
+    loop = {"num_envs", "unroll_length", "steps", "reset_pool", "hparams"}
+    env = toys.clock()._replace(action_space=Box(-1.0, 1.0, (2,)))
+    for (name, env_name), preset in PRESETS.items():
+        assert preset.keys() <= loop | static_arguments(AGENTS[name]).keys()
+        _, hparams = jaxrl.make_agent(name, env, preset=env_name)
+        for number, value in preset["hparams"].items():
+            assert number in field_names(hparams) and value in jax.tree.leaves(hparams), (env_name, number)
+    _, hparams = jaxrl.make_agent("ppo", env, preset="Pendulum-v1", normalize_reward=False)
+    assert hparams.agent.discount == 0.95
 
 
 @pytest.mark.parametrize(
