@@ -111,7 +111,8 @@ def curve_cuts(num_updates: int, points: int = 20) -> np.ndarray:
 
 def table(rows: list[dict]) -> str:
     head = (
-        "| task | steps | seeds | IQM of returns | 95 % interval | s a seed | compile s | steps/s, all seeds | read against |\n"
+        "| task | steps | seeds | IQM of returns | 95 % interval | s a seed | compile s | steps/s, all seeds "
+        "| read against |\n"
         "|---|---|---|---|---|---|---|---|---|\n"
     )
     line = "| {task} | {steps:,} | {seeds} | {iqm:.1f} | {iqm_low:.1f} .. {iqm_high:.1f} | {seconds_a_seed:.0f} | "
@@ -152,11 +153,14 @@ def write(rows: list[dict]) -> None:
         "jaxrl": jaxrl.__version__,
     }
     path.write_text(json.dumps({"about": about, "rows": ordered}, indent=1) + "\n")
+    machine = f"{about['cores']} CPU cores, jax {about['jax']}"
     text = f"""# What the presets learn
 
-Made by `python benchmarks/learning.py --write` on {about["date"]}: {about["cores"]} CPU cores, jax {about["jax"]}. Every row trains
-PPO with the settings of `jaxrl/presets.py`, as `jaxrl train ppo ENV` does. A seed's score is the mean return of 128
-greedy episodes after training; IQM is the interquartile mean over seeds, with a 95 % percentile bootstrap interval.
+Made by `python benchmarks/learning.py --write` on {about["date"]}: {machine}. Every row trains PPO with the settings
+of `jaxrl/presets.py`, as `jaxrl train ppo ENV` does. A seed's score is the mean return of 128 greedy episodes after
+training; IQM is the interquartile mean over seeds, with a 95 % percentile bootstrap interval. As many seeds run at once
+as there are cores, so "s a seed" is the time of one of two programs side by side. `learning.json` has every score and
+the curve of training returns.
 
 {table(ordered)}"""
     (DOCS / "learning.md").write_text(text)

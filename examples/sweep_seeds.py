@@ -1,7 +1,7 @@
 """PPO's whole training as one jitted call, mapped over 16 seeds with `vmap`.
 
-Rollouts, updates and evaluation compile into one XLA program; the seeds run side by side in it. A second call with other
-learning rates does not compile again, because hyperparameters are traced.
+Rollouts, updates and evaluation compile into one XLA program; the seeds run side by side in it. A second call with
+other learning rates does not compile again, because hyperparameters are traced.
 """
 
 import time
