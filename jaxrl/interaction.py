@@ -52,13 +52,8 @@ def start(
     params_axis: int | None = None,
 ) -> Interaction:
     """Resets N environments. `params` has a leading axis [N] if `params_axis` is 0, and is shared if it is None."""
-    reset_key, memory_key = jax.random.split(key)
-    reset = jax.vmap(env.reset, in_axes=(0, params_axis))
-    env_state, observation = reset(jax.random.split(reset_key, num_envs), params)
-    memory = agent.init_memory(memory_key, agent_state, observation)
     shape = (num_envs, *timestep_shape(env, params, params_axis).reward.shape)
-    episode = Episode(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
-    return Interaction(env_state, params, observation, memory, jnp.zeros(shape, bool), episode)
+    return _start(key, agent, agent_state, env, params, shape, params_axis)
 
 
 def rollout(
@@ -93,7 +88,7 @@ def rollout(
     def fresh(key: Array, n: int) -> Interaction:
         params_key, key = jax.random.split(key)
         params = interaction.params if sample_params is None else sample_params(params_key, n)
-        return start(key, agent, agent_state, env, params, n, params_axis)
+        return _start(key, agent, agent_state, env, params, (n, *interaction.ended.shape[1:]), params_axis)
 
     if episodic:
         interaction = fresh(pool_key, num_envs)
@@ -160,6 +155,16 @@ def timestep_shape(env: Env, params: PyTree, params_axis: int | None = None) -> 
         return env.step(key, state, zeros(env.action_space), params if params_axis is None else item(params))[1]
 
     return jax.eval_shape(one, jax.random.key(0), params)
+
+
+def _start(key, agent, agent_state, env, params, shape: tuple[int, ...], params_axis) -> Interaction:
+    """`start` for rewards of `shape`, (N,) or (N, A), which takes a trace of the environment's step to find out."""
+    reset_key, memory_key = jax.random.split(key)
+    reset = jax.vmap(env.reset, in_axes=(0, params_axis))
+    env_state, observation = reset(jax.random.split(reset_key, shape[0]), params)
+    memory = agent.init_memory(memory_key, agent_state, observation)
+    episode = Episode(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
+    return Interaction(env_state, params, observation, memory, jnp.zeros(shape, bool), episode)
 
 
 def _all_out(ended: Array) -> Array:

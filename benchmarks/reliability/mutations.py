@@ -132,8 +132,8 @@ MUTATIONS = [
     Mutation(
         "every reset draws the same start",
         "jaxrl/interaction.py",
-        "reset(jax.random.split(reset_key, num_envs), params)",
-        "reset(jax.random.split(jax.random.key(0), num_envs), params)",
+        "reset(jax.random.split(reset_key, shape[0]), params)",
+        "reset(jax.random.split(jax.random.key(0), shape[0]), params)",
         "tests/test_interaction.py::test_true_successor_and_reset",
     ),
     Mutation(
