@@ -12,7 +12,7 @@ def permutation(key: Array, n: int) -> Array:
     """A random permutation of 0 .. n - 1, [n] int32.
 
     Sorts one uint32 an element, random high bits over the index in the low bits, where `jax.random.permutation` sorts
-    pairs: 8 times slower on a CPU at n = 16384, a third of PPO's whole run time. Elements whose random bits agree
+    pairs, which is several times slower on a CPU. Elements whose random bits agree
     stay in order: with 32 - log2(n) bits that is about one pair in 2 ** (32 - log2(n)).
     """
     bits = max(1, (n - 1).bit_length())

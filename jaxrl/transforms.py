@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.loop import merge_metrics
 from jaxrl.normalize import Statistics, init_statistics, update_statistics
 from jaxrl.tree import as_arrays
 from jaxrl.types import Array, Metrics, PyTree, Transform, Transition, is_last, weight
@@ -40,7 +41,7 @@ def chain(*transforms: Transform) -> Transform:
         for i, (transform, s) in enumerate(zip(transforms, state)):
             s, reported = transform.observe(_key(key, i), s, fresh)
             states.append(s)
-            metrics |= reported
+            metrics = merge_metrics(metrics, reported)
         return tuple(states), metrics
 
     return Transform(init, apply, observe, tuple(t.hparams for t in transforms))

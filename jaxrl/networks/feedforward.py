@@ -158,7 +158,7 @@ def convolve(params, x, stride):
     """A VALID convolution of [..., H, W, C] with kernel [k, k, C, out]."""
     kernel = params["kernel"]
     batch = x.reshape((-1, *x.shape[-3:]))
-    # XLA's gradient of a convolution inside of a loop is 50 times slower on a CPU than that of one product of patches.
+    # XLA's gradient of a convolution inside of a loop is far slower on a CPU than that of one product of patches.
     out = jax.lax.platform_dependent(batch, kernel, cpu=_patch_product(stride), default=_convolution(stride))
     return (out + params["bias"]).reshape((*x.shape[:-3], *out.shape[1:]))
 
