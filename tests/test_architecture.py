@@ -11,10 +11,11 @@ HEAVY = SIMULATORS | {"flax", "orbax", "tyro", "matplotlib", "safetensors"}
 
 # From left to right; a module imports from its own rank or from the left of it.
 RANKS = [
-    {"returns", "losses", "spaces", "statistics", "optim"},
+    {"returns", "losses", "divergences", "spaces", "statistics", "optim"},
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs"},
-    {"interaction", "evaluation", "loop"},
+    {"action_values", "buffers", "exploration"},
+    {"interaction", "evaluation", "loop", "data"},
     {"transforms"},
     {"agents"},
     {"combinators"},

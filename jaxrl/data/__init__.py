@@ -1,0 +1,1 @@
+"""Datasets: what they hold, files, collection, measures."""

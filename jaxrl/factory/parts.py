@@ -1,0 +1,48 @@
+"""Default networks for the spaces of an environment."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import networks
+from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
+from jaxrl.types import Network, Policy, PyTree
+
+
+def default_torso(space: Space, widths: tuple[int, ...], activation: str, channels: tuple[int, ...]) -> Network:
+    """An MLP for vectors, a CNN for images [H, W, C]; Discrete is one-hot; Dict and Tuple of vectors are joined.
+
+    A key "action_mask" of a Dict is for the policy's logits and is left out.
+    """
+    if isinstance(space, Box) and len(space.shape) == 3:
+        return networks.cnn(channels=channels, widths=widths, activation=activation)
+    return networks.view(networks.mlp(widths, activation=activation), vector_view(space))
+
+
+def default_policy(space: Space, torso: Network, distribution: Any) -> Policy:
+    """A head on `torso`; logits are masked where observations have an "action_mask"."""
+    policy = networks.policy(torso, distribution)
+    if not (isinstance(space, Dict) and "action_mask" in space.spaces):
+        return policy
+    return networks.masked(policy, observation=None)
+
+
+def vector_view(space: Space) -> Callable[[PyTree], jax.Array]:
+    """observation [..., *space] -> vector [..., D].
+
+    Raises:
+      ValueError: for an image inside of a Dict or Tuple.
+    """
+    if isinstance(space, Discrete):
+        return lambda x: jax.nn.one_hot(x, space.n)
+    if isinstance(space, MultiDiscrete):
+        return lambda x: jnp.concatenate([jax.nn.one_hot(x[..., i], n) for i, n in enumerate(space.nvec)], -1)
+    if isinstance(space, Box):
+        rank = len(space.shape)
+        return lambda x: x.astype(jnp.float32).reshape(*x.shape[: x.ndim - rank], -1)
+    items = space.items if isinstance(space, Dict) else tuple(enumerate(space.spaces))
+    views = [(name, vector_view(inner)) for name, inner in items if name != "action_mask"]
+    return lambda x: jnp.concatenate([view(x[name]) for name, view in views], -1)
