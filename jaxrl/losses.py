@@ -73,3 +73,45 @@ def normalize(advantage, weight=None, eps=1e-8) -> Array:
     x = jnp.where(weight > 0, advantage, 0.0)
     centred = jnp.where(weight > 0, x - jnp.sum(weight * x) / total, 0.0)
     return centred * jax.lax.rsqrt(jnp.sum(weight * centred * centred) / total + eps)
+
+
+def expectile(x, tau) -> Array:
+    """|tau - 1(x < 0)| x^2 (Newey and Powell 1987, https://doi.org/10.2307/1911031; Kostrikov et al. 2021,
+    https://arxiv.org/abs/2110.06169, equation 5).
+
+    The v that minimizes its mean over x = q - v is the tau-expectile of q: 0.5 is the mean, 1 the maximum.
+    """
+    return jnp.where(x < 0, 1.0 - tau, tau) * x * x
+
+
+def pinball(x, tau) -> Array:
+    """(tau - 1(x < 0)) x (Koenker and Bassett 1978, https://doi.org/10.2307/1913643).
+
+    The v that minimizes its mean over x = q - v is the tau-quantile of q.
+    """
+    return jnp.where(x < 0, tau - 1.0, tau) * x
+
+
+def gumbel(x, clip=7.0, weight=None) -> Array:
+    """e^z - z - 1, z = min(x, clip), over its largest slope in the batch (Garg et al. 2023,
+    https://arxiv.org/abs/2301.02328, equation 11; the division is their code's, https://github.com/Div99/XQL).
+
+        (e^z - z - 1) e^-m,   m = max(-1, max over the batch of z), a constant to the gradient
+
+    The v that minimizes its mean over x = (q - v) / beta is beta log E e^(q / beta), a soft maximum, as long as nothing
+    is clipped; a clipped row has no gradient. Not elementwise: m is over all axes.
+
+    Args:
+      weight: None, or shape of x; rows of weight 0 do not count in m.
+    """
+    z = jnp.minimum(x, clip)
+    there = z if weight is None else jnp.where(weight > 0, z, -jnp.inf)
+    m = jax.lax.stop_gradient(jnp.maximum(jnp.max(there), -1.0))
+    return jnp.exp(z - m) - (z + 1.0) * jnp.exp(-m)
+
+
+def advantage_weight(advantage, inverse_temperature, max_weight=jnp.inf) -> Array:
+    """min(exp(inverse_temperature A), max_weight): what a row counts in advantage-weighted regression, a constant
+    (Peng et al. 2019, https://arxiv.org/abs/1910.00177).
+    """
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(inverse_temperature * advantage), max_weight))

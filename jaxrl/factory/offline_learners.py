@@ -1,0 +1,150 @@
+"""Builders of agents that learn from fixed data."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl import distributions, divergences, networks
+from jaxrl.agents.bc import bc
+from jaxrl.agents.iql import iql
+from jaxrl.factory.parts import default_policy, default_torso, vector_view
+from jaxrl.types import Agent, Env, Network, Policy
+
+
+def build_bc(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    channels: tuple[int, ...] = (16,),
+    squash: bool = False,
+    loss: str = "likelihood",
+) -> Agent:
+    """Behavior cloning.
+
+    Args:
+      widths: of the hidden layers.
+      activation: tanh, relu, elu, swish or gelu.
+      channels: of the convolutions before them, where observations are images [H, W, C].
+      squash: continuous actions through tanh, instead of clipping.
+      loss: likelihood, or squared for a deterministic policy.
+    """
+    return bc(_policy(env, widths, activation, channels, squash), loss=loss)
+
+
+def build_iql(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    squash: bool = False,
+    value_loss: str = "expectile",
+) -> Agent:
+    """IQL for vector observations.
+
+    Args:
+      widths: of the hidden layers of policy, value and critics.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: normalize the layers of value and critics.
+      num_critics: networks in the critic's ensemble, of which the least counts.
+      squash: continuous actions through tanh, instead of clipping.
+      value_loss: expectile, gumbel, pearson_chi2 or total_variation.
+    """
+    if value_loss not in divergences.MAXIMIZERS:
+        raise ValueError(f"iql: value_loss is {value_loss!r}, allowed: {', '.join(divergences.MAXIMIZERS)}")
+    value = networks.critic(_torso(env.observation_space, widths, activation, layer_norm))
+    critic = _ensemble(_critic(env, widths, activation, layer_norm), num_critics)
+    policy = _policy(env, widths, activation, (), squash)
+    return iql(policy, value, critic, value_loss=divergences.MAXIMIZERS[value_loss]())
+
+
+def build_xql(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    squash: bool = False,
+) -> Agent:
+    """XQL: IQL with Gumbel regression.
+
+    Args:
+      widths: of the hidden layers of policy, value and critics.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: normalize the layers of value and critics.
+      num_critics: networks in the critic's ensemble, of which the least counts.
+      squash: continuous actions through tanh, instead of clipping.
+    """
+    return build_iql(
+        env,
+        widths=widths,
+        activation=activation,
+        layer_norm=layer_norm,
+        num_critics=num_critics,
+        squash=squash,
+        value_loss="gumbel",
+    )
+
+
+def build_fdvl(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    squash: bool = False,
+    divergence: str = "pearson_chi2",
+) -> Agent:
+    """f-DVL: IQL with the surrogate of an f-divergence.
+
+    Args:
+      widths: of the hidden layers of policy, value and critics.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: normalize the layers of value and critics.
+      num_critics: networks in the critic's ensemble, of which the least counts.
+      squash: continuous actions through tanh, instead of clipping.
+      divergence: pearson_chi2 or total_variation.
+    """
+    divergences.dual(divergence)  # knows which are allowed
+    return build_iql(
+        env,
+        widths=widths,
+        activation=activation,
+        layer_norm=layer_norm,
+        num_critics=num_critics,
+        squash=squash,
+        value_loss=divergence,
+    )
+
+
+def _policy(env: Env, widths, activation, channels, squash) -> Policy:
+    torso = default_torso(env.observation_space, widths, activation, channels)
+    return default_policy(env.observation_space, torso, distributions.for_space(env.action_space, squash=squash))
+
+
+def _torso(space, widths, activation, layer_norm) -> Network:
+    return networks.view(networks.mlp(widths, activation=activation, layer_norm=layer_norm), vector_view(space))
+
+
+def _critic(env: Env, widths, activation, layer_norm) -> Network:
+    """A critic of (observation, action): one vector of both, integers as one-hot."""
+    views = [vector_view(space) for space in (env.observation_space, env.action_space)]
+    torso = networks.mlp(widths, activation=activation, layer_norm=layer_norm)
+
+    def joined(inputs):
+        return jnp.concatenate([view(x) for view, x in zip(views, inputs, strict=True)], -1)
+
+    return networks.critic(networks.view(torso, joined))
+
+
+def _ensemble(network: Network, size: int) -> Network:
+    """`size` copies with weights of their own: params and outputs gain a leading axis [size]."""
+    return networks.feed_forward(
+        lambda key, observation: jax.vmap(network.init, (0, None))(jax.random.split(key, size), observation),
+        lambda params, observation: jax.vmap(lambda p: network.apply(p, (), observation)[1])(params),
+    )
