@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optax
 
 
 def clipped_adam(hp) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) of step `hp.learning_rate`, eps 1e-5, on gradients clipped to norm `hp.max_grad_norm`."""
     return optax.chain(optax.clip_by_global_norm(hp.max_grad_norm), optax.adam(hp.learning_rate, eps=1e-5))
+
+
+def adam(hp) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015) of step `hp.learning_rate`, with the usual eps of 1e-8."""
+    return optax.adam(hp.learning_rate)
+
+
+def descend(optimizer: optax.GradientTransformation, gradient: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
+    """One step of `optimizer`. Returns `params, opt_state`."""
+    step, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, step), opt_state

@@ -2,6 +2,7 @@
 
 from jaxrl.networks.adapters import from_linen, from_nnx
 from jaxrl.networks.core import default_unroll, feed_forward, pretrained, sequential, view
+from jaxrl.networks.ensemble import ensemble, subset
 from jaxrl.networks.feedforward import cnn, dense, mlp
 from jaxrl.networks.heads import critic, masked, policy
 from jaxrl.networks.initializers import orthogonal
@@ -12,6 +13,7 @@ __all__ = [
     "critic",
     "default_unroll",
     "dense",
+    "ensemble",
     "feed_forward",
     "from_linen",
     "from_nnx",
@@ -22,5 +24,6 @@ __all__ = [
     "policy",
     "pretrained",
     "sequential",
+    "subset",
     "view",
 ]
