@@ -1,4 +1,4 @@
-"""The online loop: a rollout, an update, again; and `run`, which scans it."""
+"""The two loops, `online` (a rollout, an update, again) and `offline` (a batch, an update); `run` scans either."""
 
 from __future__ import annotations
 
@@ -105,6 +105,58 @@ def online(
 def sample(curriculum: Curriculum, state: LoopState, key: Array, num_envs: int) -> PyTree:
     """Environment parameters for `num_envs` resets, as the curriculum chooses them now."""
     return curriculum.sample(key, state.curriculum, state.agent, num_envs)
+
+
+class OfflineState(NamedTuple):
+    """What a run of `offline` carries; the data is no part of it."""
+
+    key: Array
+    agent: PyTree
+    num_updates: Array
+
+
+def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> Loop:
+    """Learning from data alone: each step draws `batch_size` entries, with replacement, and updates.
+
+    The learner is the one that `online` takes; only its `init`, `observe` and `update` are used, `observe` once in
+    `init` on all of the data as one long rollout (normalisers). Large data stays an argument of a compiled program,
+    instead of becoming a constant in it, where the loop is made inside:
+    `jit(lambda state, data: run(offline(agent, data, batch_size=256), state, 1000))`.
+
+    Args:
+      data: what `update` expects, with an axis of D entries where that has B: transitions [D], sequences [L, D].
+      axis: that axis, in all leaves.
+
+    Returns:
+      A `Loop` over `OfflineState`.
+
+    Raises:
+      ValueError: if batch_size < 1, or there is no data, or its leaves differ in D.
+    """
+    sizes = {x.shape[axis] for x in jax.tree.leaves(data)}
+    if batch_size < 1:
+        raise ValueError(f"offline: batch_size is {batch_size}, must be >= 1")
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"offline: data has {sorted(sizes)} entries along axis {axis}, needs one number above 0")
+
+    def batch(index: Array) -> PyTree:
+        return jax.tree.map(lambda x: jnp.take(x, index, axis=axis, mode="clip"), data)
+
+    def init(key: Array, hparams: PyTree = None) -> OfflineState:
+        key, agent_key, observe_key = jax.random.split(key, 3)
+        hparams = learner.hparams if hparams is None else hparams
+        agent_state = learner.init(agent_key, hparams, jax.tree.map(jnp.zeros_like, batch(jnp.zeros(batch_size, int))))
+        rollout = data if axis else jax.tree.map(lambda x: x[:, None], data)
+        agent_state, _ = learner.observe(observe_key, agent_state, rollout)
+        return OfflineState(key, agent_state, jnp.zeros((), jnp.int32))
+
+    def step(state: OfflineState) -> tuple[OfflineState, Metrics]:
+        key, batch_key, update_key = jax.random.split(state.key, 3)
+        index = jax.random.randint(batch_key, (batch_size,), 0, max(sizes))
+        agent_state, metrics = learner.update(update_key, state.agent, batch(index))
+        return OfflineState(key, agent_state, state.num_updates + 1), metrics
+
+    return Loop(init, step)
 
 
 def run(loop: Loop, state: Any, num_updates: int) -> tuple[Any, Metrics]:

@@ -191,12 +191,6 @@ class AgentInit(Protocol):
         ...
 
 
-class InitMemory(Protocol):
-    def __call__(self, key: Array, state: PyTree, observation: PyTree) -> PyTree:
-        """Memory [N] for observations [N] that start episodes: at the loop's init and at every reset."""
-        ...
-
-
 class Act(Protocol):
     def __call__(self, key: Array, state: PyTree, memory: PyTree, observation: PyTree) -> tuple[PyTree, PyTree, dict]:
         """Returns `memory, action, extras` for observations [N, ...]; extras go into `Transition.extras`."""
@@ -239,9 +233,9 @@ class Agent(NamedTuple):
     """A learner and actor. Batched: `act` takes observations [N, ...] and one key.
 
     Attributes:
-      init, init_memory, act, update: see their protocols.
+      init, act, update, remember: see their protocols.
+      init_memory: (key, state, observation [N]) -> memory [N], at the loop's init and at every reset.
       act_greedy: signature of `act`, without exploration.
-      remember: (state, memory, step [N]) -> memory, after each step.
       observe: (key, state, fresh [T, N]) -> state, metrics. Once a rollout, before `update`: what must learn from whole
         fresh trajectories (normalisers, buffers, reward models), whatever the data that `update` is then given.
       actor: (state) -> state without what acting does not need; `act` takes either.
@@ -249,7 +243,7 @@ class Agent(NamedTuple):
     """
 
     init: AgentInit
-    init_memory: InitMemory
+    init_memory: Any
     act: Act
     act_greedy: Act
     update: Update
@@ -267,11 +261,22 @@ class Wrapped(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """Rewrites data on its way to an agent's `update`."""
+    """Rewrites data on its way to `update`."""
 
     init: Any  # (key, hparams, example) -> state
     apply: Any  # (key, state, data) -> data
     observe: Any  # (key, state, fresh [T, N]) -> state, metrics
+    hparams: PyTree = ()  # defaults
+
+
+class Buffer(NamedTuple):
+    """A store of transitions that learners draw batches from."""
+
+    init: Any  # (hparams, example [T, N]) -> state
+    add: Any  # (state, fresh [T, N]) -> state
+    sample: Any  # (key, state) -> data [B], or [L, B] of sequences; extras may gain weight, num_steps, index
+    is_ready: Any  # (state) -> [] bool: there is enough to learn from
+    prioritize: Any = keep  # (state, data, priority [B]) -> state; learners report priorities where data has an index
     hparams: PyTree = ()  # defaults
 
 

@@ -13,7 +13,7 @@ HEAVY = SIMULATORS | {"flax", "orbax", "tyro", "matplotlib", "safetensors"}
 RANKS = [
     {"returns", "losses", "divergences", "spaces", "statistics", "optim"},
     {"types"},
-    {"tree", "distributions", "networks", "minibatch", "normalize", "envs"},
+    {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients"},
     {"action_values", "buffers", "exploration"},
     {"interaction", "evaluation", "loop", "data"},
     {"transforms"},

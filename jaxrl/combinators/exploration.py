@@ -1,0 +1,76 @@
+"""`with_exploration`: an agent whose actions are explored around; greedy acting stays as it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxrl.combinators.lift import lift, salted
+from jaxrl.exploration import Exploration
+from jaxrl.tree import as_arrays
+from jaxrl.types import Agent, Array, Metrics, PyTree, Transition, Wrapped
+
+
+class WithExplorationState(NamedTuple):
+    """State of `with_exploration`."""
+
+    agent: PyTree
+    hparams: PyTree
+    num_steps: Array  # [] int32, environment steps so far; stays at its largest value
+
+
+class WithExplorationMemory(NamedTuple):
+    """Memory of `with_exploration`."""
+
+    agent: PyTree
+    noise: PyTree
+
+
+def with_exploration(agent: Agent, exploration: Exploration) -> Agent:
+    """Explores around the actions of `act`. What `act` recorded is kept, and describes the agent's own action.
+
+    Hyperparameters: `Wrapped(agent=the agent's, own=the exploration's)`.
+    """
+
+    def init(key: Array, hparams: Wrapped, example: Transition) -> WithExplorationState:
+        agent_state = agent.init(key, hparams.agent, example)
+        return WithExplorationState(agent_state, as_arrays(hparams.own), jnp.zeros((), jnp.int32))
+
+    def init_memory(key: Array, state: WithExplorationState, observation: PyTree) -> WithExplorationMemory:
+        memory = agent.init_memory(key, state.agent, observation)
+        return WithExplorationMemory(memory, exploration.init_memory(salted(key), state.hparams, observation))
+
+    def act(key: Array, state: WithExplorationState, memory: WithExplorationMemory, observation: PyTree):
+        inner, action, extras = agent.act(key, state.agent, memory.agent, observation)
+        steps = state.num_steps.astype(jnp.float32)
+        noise, action = exploration.apply(salted(key), state.hparams, steps, memory.noise, action, observation)
+        return WithExplorationMemory(inner, noise), action, extras
+
+    def act_greedy(key: Array, state: WithExplorationState, memory: WithExplorationMemory, observation: PyTree):
+        inner, action, extras = agent.act_greedy(key, state.agent, memory.agent, observation)
+        return memory._replace(agent=inner), action, extras
+
+    def remember(state: WithExplorationState, memory: WithExplorationMemory, step: Transition):
+        return memory._replace(agent=agent.remember(state.agent, memory.agent, step))
+
+    def observe(key: Array, state: WithExplorationState, fresh: Transition) -> tuple[WithExplorationState, Metrics]:
+        length, num_envs = fresh.reward.shape[:2]
+        num_steps = jnp.minimum(state.num_steps, 2**31 - 1 - length * num_envs) + length * num_envs
+        agent_state, metrics = agent.observe(key, state.agent, fresh)
+        return state._replace(agent=agent_state, num_steps=num_steps), metrics
+
+    def update(key: Array, state: WithExplorationState, data: Transition) -> tuple[WithExplorationState, Metrics]:
+        agent_state, metrics = agent.update(key, state.agent, data)
+        return state._replace(agent=agent_state), metrics
+
+    return lift(agent)._replace(
+        init=init,
+        init_memory=init_memory,
+        act=act,
+        act_greedy=act_greedy,
+        remember=remember,
+        observe=observe,
+        update=update,
+        hparams=Wrapped(agent.hparams, exploration.hparams),
+    )
