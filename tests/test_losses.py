@@ -98,3 +98,41 @@ def test_normalize_has_finite_gradients_at_constants(weight):
         jacobian = jax.jacobian(lambda x: losses.normalize(x, weight))(x)
         assert np.isfinite(jacobian).all()
         np.testing.assert_allclose(losses.normalize(x, weight), 0.0, atol=1e-4)
+
+
+def test_expectile_and_pinball():
+    value, grad = value_and_grad(lambda x: losses.expectile(x, 0.9), [2.0, -2.0])
+    np.testing.assert_allclose((value, grad), ([3.6, 0.4], [3.6, -0.4]), rtol=1e-6)
+    value, grad = value_and_grad(lambda x: losses.pinball(x, 0.9), [2.0, -2.0])
+    np.testing.assert_allclose((value, grad), ([1.8, 0.2], [0.9, -0.1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5, 0.9])
+def test_expectile_and_quantile_regression(tau):
+    """What minimizes the mean over standard uniform numbers: the tau-quantile is tau, the tau-expectile solves
+    tau (1 - v)^2 = (1 - tau) v^2."""
+    q, v = (np.arange(1000) + 0.5) / 1000, jnp.linspace(0, 1, 1001)
+    for loss, exact in ((losses.pinball, tau), (losses.expectile, np.sqrt(tau) / (np.sqrt(tau) + np.sqrt(1 - tau)))):
+        mean = jax.vmap(lambda v, loss=loss: jnp.mean(loss(jnp.float32(q) - v, tau)))(v)
+        np.testing.assert_allclose(v[jnp.argmin(mean)], exact, atol=2e-3)
+
+
+def test_gumbel():
+    """(e^z - z - 1) / e^m: its slope at the largest z is below 1, and a clipped row has none."""
+    x = np.array([-3.0, 0.0, 1.0, 4.0, 9.0])
+    z = np.minimum(x, 5.0)
+    actual, pull = jax.vjp(lambda x: losses.gumbel(x, 5.0), jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(actual, (np.exp(z) - z - 1) * np.exp(-5.0), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(pull(jnp.ones(5))[0], (np.exp(z) - 1) * np.exp(-5.0) * (x < 5), rtol=1e-5, atol=1e-7)
+    # Unclipped it does not overflow; the floor of m is -1; rows of weight 0 do not count in m.
+    value, grad = jax.value_and_grad(lambda x: losses.gumbel(x, jnp.inf).sum())(jnp.float32([500.0, 0.0]))
+    assert np.isfinite(value) and np.isfinite(grad).all()
+    np.testing.assert_allclose(losses.gumbel(jnp.float32([-4.0])), [(np.exp(-4.0) + 3.0) * np.e], rtol=1e-5)
+    weighted = losses.gumbel(jnp.float32([1.0, 6.0]), 7.0, jnp.float32([1.0, 0.0]))
+    np.testing.assert_allclose(weighted[0], losses.gumbel(jnp.float32([1.0]))[0], rtol=1e-6)
+
+
+def test_advantage_weight():
+    weight, grad = value_and_grad(lambda a: losses.advantage_weight(a, 3.0, 100.0), [0.0, 1.0, -1.0, 50.0, 1e3])
+    np.testing.assert_allclose(weight, [1.0, np.exp(3.0), np.exp(-3.0), 100.0, 100.0], rtol=1e-6)
+    np.testing.assert_array_equal(grad, 0.0)

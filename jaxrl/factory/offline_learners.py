@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from jaxrl import distributions, divergences, networks
@@ -56,7 +55,7 @@ def build_iql(
     if value_loss not in divergences.MAXIMIZERS:
         raise ValueError(f"iql: value_loss is {value_loss!r}, allowed: {', '.join(divergences.MAXIMIZERS)}")
     value = networks.critic(_torso(env.observation_space, widths, activation, layer_norm))
-    critic = _ensemble(_critic(env, widths, activation, layer_norm), num_critics)
+    critic = networks.ensemble(_critic(env, widths, activation, layer_norm), num_critics)
     policy = _policy(env, widths, activation, (), squash)
     return iql(policy, value, critic, value_loss=divergences.MAXIMIZERS[value_loss]())
 
@@ -140,11 +139,3 @@ def _critic(env: Env, widths, activation, layer_norm) -> Network:
         return jnp.concatenate([view(x) for view, x in zip(views, inputs, strict=True)], -1)
 
     return networks.critic(networks.view(torso, joined))
-
-
-def _ensemble(network: Network, size: int) -> Network:
-    """`size` copies with weights of their own: params and outputs gain a leading axis [size]."""
-    return networks.feed_forward(
-        lambda key, observation: jax.vmap(network.init, (0, None))(jax.random.split(key, size), observation),
-        lambda params, observation: jax.vmap(lambda p: network.apply(p, (), observation)[1])(params),
-    )
