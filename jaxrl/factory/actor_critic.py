@@ -1,0 +1,90 @@
+"""Builders of off-policy actor-critics for continuous actions."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl import distributions, networks
+from jaxrl.agents.sac import SACHparams, sac
+from jaxrl.factory.parts import default_torso, vector_view
+from jaxrl.spaces import Box
+from jaxrl.types import Agent, Env, Network, Policy, PyTree
+
+
+def build_sac(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    num_target_critics: int | None = None,
+    policy_value: str = "min",
+    policy_period: int = 1,
+    backup_entropy: bool = True,
+) -> Agent:
+    """SAC with a squashed Gaussian policy; its target entropy is -dim(A) nats for actions scaled to [-1, 1].
+
+    Args:
+      widths: of the hidden layers of the policy and of each critic.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: in the critics (RLPD).
+      num_critics: of which each has a target.
+      num_target_critics: targets take the minimum over a random subset of so many (REDQ); None: over all.
+      policy_value: what the policy climbs: the min (SAC) or the mean (REDQ) over the critics.
+      policy_period: updates of the critics for each of the policy.
+      backup_entropy: whether targets contain the entropy of the next action.
+    """
+    return sac(
+        _squashed_policy("sac", env, widths, activation),
+        default_action_critic(env, widths, activation, layer_norm=layer_norm),
+        num_critics=num_critics,
+        num_target_critics=num_target_critics,
+        policy_value=policy_value,
+        policy_period=policy_period,
+        backup_entropy=backup_entropy,
+        hparams=SACHparams(target_entropy=usual_target_entropy(env.action_space)),
+    )
+
+
+def default_action_critic(env: Env, widths: tuple[int, ...], activation: str, *, layer_norm: bool = False) -> Network:
+    """Values of `(observation, action)`: an MLP on both as one vector, actions scaled to [-1, 1] where bounded."""
+    observed = vector_view(env.observation_space)
+    center, half_range = _scale(env.action_space)
+    rank = len(env.action_space.shape)
+
+    def joined(inputs: tuple[PyTree, PyTree]):
+        observation, action = inputs
+        scaled = (action - center) / half_range
+        return jnp.concatenate([observed(observation), scaled.reshape(*scaled.shape[: scaled.ndim - rank], -1)], -1)
+
+    return networks.critic(networks.view(networks.mlp(widths, activation=activation, layer_norm=layer_norm), joined))
+
+
+def usual_target_entropy(space: Box) -> float:
+    """-dim(A) nats for actions scaled to [-1, 1], as a differential entropy of the actions as they are."""
+    _, half_range = _scale(space)
+    return float(np.sum(np.log(half_range) - 1.0))
+
+
+def _squashed_policy(name: str, env: Env, widths: tuple[int, ...], activation: str) -> Policy:
+    _check(name, env)
+    torso = default_torso(env.observation_space, widths, activation, ())
+    distribution = distributions.for_space(env.action_space, squash=True)
+    return networks.policy(torso, distribution, state_dependent_scale=True)
+
+
+def _check(name: str, env: Env) -> None:
+    """Raises ValueError for spaces that these agents have no default networks for."""
+    space, observation = env.action_space, env.observation_space
+    if not (isinstance(space, Box) and space.bounded and jnp.issubdtype(space.dtype, jnp.floating)):
+        raise ValueError(f"{name}: the action space is {space}, needs a bounded Box of floats")
+    if isinstance(observation, Box) and len(observation.shape) == 3:
+        raise ValueError(f"{name}: observations are images of {observation}, the default networks need vectors")
+
+
+def _scale(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Center and half range of a bounded Box."""
+    low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
+    return (low + high) / 2, (high - low) / 2
