@@ -115,3 +115,65 @@ def advantage_weight(advantage, inverse_temperature, max_weight=jnp.inf) -> Arra
     (Peng et al. 2019, https://arxiv.org/abs/1910.00177).
     """
     return jax.lax.stop_gradient(jnp.minimum(jnp.exp(inverse_temperature * advantage), max_weight))
+
+
+def categorical_projection(probability, value, atoms) -> Array:
+    """C51's projection on fixed atoms (Bellemare et al. 2017, https://arxiv.org/abs/1707.06887, equation 7).
+
+    m_i = sum_j p_j max(0, 1 - |clip(x_j, z_1, z_M) - z_i| / (z_2 - z_1)): the mass at x_j is shared by its neighbors,
+    so that the mean stays where no x_j is clipped.
+
+    Args:
+      probability: p [..., K].
+      value: x [..., K], where that mass lies.
+      atoms: z [M], evenly spaced and rising, M >= 2.
+
+    Returns:
+      m [..., M].
+    """
+    near = jnp.clip(value, atoms[0], atoms[-1])[..., None, :]
+    share = jnp.clip(1.0 - jnp.abs(near - atoms[:, None]) / (atoms[1] - atoms[0]), 0.0, 1.0)
+    return jnp.sum(share * probability[..., None, :], -1)
+
+
+def quantile_huber(quantile, level, target, kappa=1.0) -> Array:
+    """Quantile regression of samples (Dabney et al. 2018, https://arxiv.org/abs/1710.10044, equation 10).
+
+    sum_i mean_j |tau_i - 1{u_ij < 0}| huber_kappa(u_ij) / kappa,  u_ij = target_j - theta_i
+
+    Args:
+      quantile: theta [..., N], estimates of the quantiles at `level`.
+      level: tau, [..., N] or [N], in (0, 1).
+      target: [..., K] samples.
+      kappa: static, >= 0; with 0 the loss is |tau_i - 1{u < 0}| |u|, whose minimum is at exact quantiles.
+
+    Returns:
+      [...].
+    """
+    u = target[..., None, :] - quantile[..., :, None]
+    size = huber(u, kappa) / kappa if kappa else jnp.abs(u)
+    return jnp.sum(jnp.mean(jnp.abs(level[..., :, None] - (u < 0)) * size, -1), -1)
+
+
+def signed_hyperbolic(x, eps=1e-3) -> Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x, which squeezes returns (Pohlen et al. 2018,
+    https://arxiv.org/abs/1805.11593)."""
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + eps * x
+
+
+def signed_parabolic(x, eps=1e-3) -> Array:
+    """The inverse of `signed_hyperbolic`: sign(x) (((sqrt(1 + 4 eps (|x| + 1 + eps)) - 1) / (2 eps))^2 - 1)."""
+    # The root's difference from 1 would cancel in float32; (sqrt(1 + y) - 1) = y / (sqrt(1 + y) + 1).
+    y = 4.0 * eps * (jnp.abs(x) + 1.0 + eps)
+    root = y / (jnp.sqrt(1.0 + y) + 1.0) / (2.0 * eps)
+    return jnp.sign(x) * (root * root - 1.0)
+
+
+def conservative(q, chosen) -> Array:
+    """Discrete CQL's penalty log sum_a exp Q(s, a) - Q(s, a_data) (Kumar et al. 2020, https://arxiv.org/abs/2006.04779).
+
+    Args:
+      q: [..., A]; actions of value -1e9 (illegal ones) do not count.
+      chosen: [...], Q of the data's action.
+    """
+    return jax.nn.logsumexp(q, -1) - chosen
