@@ -221,10 +221,10 @@ def sac(
         )
         critic_step = descend(optimizers(hp)["critic"], gradient, state.opt_state["critic"], state.params["critic"])
         if policy_period == 1:
-            learned, policy_loss = learn_policy(key_policy, state, data)
+            learned, loss_of_policy = learn_policy(key_policy, state, data)
         else:
             turn = count % policy_period == 0
-            learned, policy_loss = jax.lax.cond(turn, learn_policy, skip_policy, key_policy, state, data)
+            learned, loss_of_policy = jax.lax.cond(turn, learn_policy, skip_policy, key_policy, state, data)
         learned["critic"] = critic_step
         params, opt_state = ({name: both[i] for name, both in learned.items()} for i in range(2))
         target_params = optax.incremental_update(params["critic"], state.target_params, hp.target_rate)
@@ -233,7 +233,7 @@ def sac(
             reference = select(count % reference_period == 0, params["policy"], reference)
         metrics = {
             "critic_loss": loss,
-            "policy_loss": policy_loss,
+            "policy_loss": loss_of_policy,
             "value": weighted_mean(jnp.mean(value, 0), data),
             "entropy": -weighted_mean(log_prob, data),  # at the next observations
             "temperature": jnp.exp(params["log_temperature"]),

@@ -7,9 +7,11 @@ import numpy as np
 
 from jaxrl import distributions, networks
 from jaxrl.agents.sac import SACHparams, sac
+from jaxrl.agents.td3 import td3
 from jaxrl.factory.parts import default_torso, vector_view
+from jaxrl.networks.core import map_outputs
 from jaxrl.spaces import Box
-from jaxrl.types import Agent, Env, Network, Policy, PyTree
+from jaxrl.types import Agent, Array, Env, Network, Policy, PyTree
 
 
 def build_sac(
@@ -48,6 +50,105 @@ def build_sac(
     )
 
 
+def build_redq(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 10,
+    num_target_critics: int = 2,
+    policy_period: int = 20,
+    backup_entropy: bool = True,
+) -> Agent:
+    """REDQ, for a replay of 20 updates a step; with `layer_norm` and demonstrations in each batch it is RLPD.
+
+    Args:
+      widths: of the hidden layers of the policy and of each critic.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: in the critics.
+      num_critics: of which each has a target.
+      num_target_critics: targets take the minimum over a random subset of so many.
+      policy_period: updates of the critics for each of the policy: the updates a step.
+      backup_entropy: whether targets contain the entropy of the next action.
+    """
+    return build_sac(
+        env,
+        widths=widths,
+        activation=activation,
+        layer_norm=layer_norm,
+        num_critics=num_critics,
+        num_target_critics=num_target_critics,
+        policy_value="mean",
+        policy_period=policy_period,
+        backup_entropy=backup_entropy,
+    )
+
+
+def build_mdpo_off(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    reference_period: int = 1000,
+) -> Agent:
+    """Off-policy MDPO with hard values: SAC's critics without an entropy bonus, a policy near its own past.
+
+    Args:
+      widths: of the hidden layers of the policy and of each critic.
+      activation: tanh, relu, elu, swish or gelu.
+      reference_period: updates between one reference policy and the next.
+    """
+    hparams = SACHparams(initial_temperature=0.0, temperature_learning_rate=0.0)
+    return sac(
+        _squashed_policy("mdpo_off", env, widths, activation),
+        default_action_critic(env, widths, activation),
+        reference_period=reference_period,
+        hparams=hparams,
+    )
+
+
+def build_td3(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    policy_period: int = 2,
+) -> Agent:
+    """TD3; with hparams.bc_coefficient 0.4 and a dataset it is TD3+BC. Online it needs exploration around it.
+
+    Args:
+      widths: of the hidden layers of the policy and of each critic.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: in the critics.
+      num_critics: targets take their minimum.
+      policy_period: updates of the critics for each of the policy and of the targets.
+    """
+    _check("td3", env)
+    distribution = distributions.for_space(env.action_space)
+    torso = default_torso(env.observation_space, widths, activation, ())
+    head = networks.dense(distribution.num_params - distribution.num_scale, scale=0.01)
+    return td3(
+        Policy(map_outputs(networks.sequential(torso, head), _bounded_mode), distribution),
+        default_action_critic(env, widths, activation, layer_norm=layer_norm),
+        num_critics=num_critics,
+        policy_period=policy_period,
+    )
+
+
+def build_ddpg(env: Env, *, widths: tuple[int, ...] = (256, 256), activation: str = "relu") -> Agent:
+    """DDPG: TD3 with one critic, no noise in targets and no delay. Online it needs exploration around it.
+
+    Args:
+      widths: of the hidden layers of the policy and of the critic.
+      activation: tanh, relu, elu, swish or gelu.
+    """
+    agent = build_td3(env, widths=widths, activation=activation, num_critics=1, policy_period=1)
+    return agent._replace(hparams=agent.hparams._replace(target_noise=0.0))
+
+
 def default_action_critic(env: Env, widths: tuple[int, ...], activation: str, *, layer_norm: bool = False) -> Network:
     """Values of `(observation, action)`: an MLP on both as one vector, actions scaled to [-1, 1] where bounded."""
     observed = vector_view(env.observation_space)
@@ -73,6 +174,12 @@ def _squashed_policy(name: str, env: Env, widths: tuple[int, ...], activation: s
     torso = default_torso(env.observation_space, widths, activation, ())
     distribution = distributions.for_space(env.action_space, squash=True)
     return networks.policy(torso, distribution, state_dependent_scale=True)
+
+
+def _bounded_mode(mean: Array, observation: PyTree) -> Array:
+    """Parameters of a Gaussian whose mode is tanh(mean), inside the box of raw actions; its scale is not used."""
+    del observation
+    return jnp.concatenate([jnp.tanh(mean), jnp.zeros_like(mean)], -1)
 
 
 def _check(name: str, env: Env) -> None:
