@@ -12,14 +12,16 @@ from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from jaxrl.types import Network, Policy, PyTree
 
 
-def default_torso(space: Space, widths: tuple[int, ...], activation: str, channels: tuple[int, ...]) -> Network:
+def default_torso(
+    space: Space, widths: tuple[int, ...], activation: str, channels: tuple[int, ...], *, layer_norm: bool = False
+) -> Network:
     """An MLP for vectors, a CNN for images [H, W, C]; Discrete is one-hot; Dict and Tuple of vectors are joined.
 
     A key "action_mask" of a Dict is for the policy's logits and is left out.
     """
     if isinstance(space, Box) and len(space.shape) == 3:
-        return networks.cnn(channels=channels, widths=widths, activation=activation)
-    return networks.view(networks.mlp(widths, activation=activation), vector_view(space))
+        return networks.cnn(channels=channels, widths=widths, activation=activation, layer_norm=layer_norm)
+    return networks.view(networks.mlp(widths, activation=activation, layer_norm=layer_norm), vector_view(space))
 
 
 def default_policy(space: Space, torso: Network, distribution: Any) -> Policy:

@@ -86,6 +86,8 @@ def cnn(
     stride: int | Sequence[int] = 1,
     widths: Sequence[int] = (128,),
     activation: str | Callable = "relu",
+    *,
+    layer_norm: bool = False,
 ) -> Network:
     """Convolutions without padding, then an `mlp` on what is left: images [..., H, W, C] -> [..., widths[-1]].
 
@@ -96,6 +98,7 @@ def cnn(
       kernel, stride: of all convolutions, or one for each.
       widths: of the dense layers after the convolutions.
       activation: as in `mlp`.
+      layer_norm: as in `mlp`; after a convolution over the channels of each pixel.
 
     Images of uint8 are divided by 255; other dtypes (bool, int32) only become float32.
 
@@ -109,7 +112,7 @@ def cnn(
     if not len(channels) == len(kernels) == len(strides):
         raise ValueError(f"cnn: kernel {kernel} and stride {stride} need one entry for each of channels {channels}")
     activate = get_activation("cnn", activation)
-    head = mlp(widths, activation=activation)
+    head = mlp(widths, activation=activation, layer_norm=layer_norm)
 
     def init(key, observation):
         if observation.ndim < 3:
@@ -126,12 +129,15 @@ def cnn(
             f"conv_{i}": {"kernel": kernel, "bias": jnp.zeros(channels[i])}
             for i, kernel in enumerate(orthogonals(key_conv, shapes, math.sqrt(2)))
         }
+        if layer_norm:
+            params |= {f"norm_{i}": {"scale": jnp.ones(n), "bias": jnp.zeros(n)} for i, n in enumerate(channels)}
         return params | {"mlp": head.init(key_mlp, jnp.zeros(height * width * depth))}
 
     def apply(params, observation):
         x = as_float(observation, "cnn")
         for i, step in enumerate(strides):
-            x = activate(convolve(params[f"conv_{i}"], x, step))
+            x = convolve(params[f"conv_{i}"], x, step)
+            x = activate(normalize(params[f"norm_{i}"], x) if layer_norm else x)
         flat = x.reshape((*x.shape[:-3], math.prod(x.shape[-3:])))
         return head.apply(params["mlp"], (), flat)[1]
 

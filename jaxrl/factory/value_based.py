@@ -1,0 +1,131 @@
+"""Builders of learners of discrete action values."""
+
+from __future__ import annotations
+
+from jaxrl import action_values, losses
+from jaxrl.action_values import ActionValues
+from jaxrl.agents.dqn import dqn
+from jaxrl.distributions import for_space
+from jaxrl.factory.parts import default_policy, default_torso
+from jaxrl.spaces import Discrete, Space
+from jaxrl.types import Agent, Env, Network
+
+LOSSES = {"squared": losses.squared, "huber": losses.huber}
+
+
+def build_dqn(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (64, 64),
+    activation: str = "relu",
+    channels: tuple[int, ...] = (16,),
+    layer_norm: bool = False,
+    distribution: str = "scalar",
+    num_atoms: int = 51,
+    low: float = -10.0,
+    high: float = 10.0,
+    num_quantiles: int = 32,
+    num_samples: int = 8,
+    num_heads: int = 32,
+    dueling: bool = False,
+    rescale: bool = False,
+    loss: str = "squared",
+    double: bool = True,
+    constrained: bool = False,
+    next_action: str = "greedy",
+    target_period: int = 1,
+) -> Agent:
+    """DQN, QR-DQN, C51, IQN, REM, discrete CQL (`hparams.conservative`), BCQ and BVE.
+
+    Args:
+      widths: of the hidden layers.
+      activation: tanh, relu, elu, swish or gelu.
+      channels: of the convolutions before them, where observations are images [H, W, C].
+      layer_norm: normalise the hidden layers before their activation.
+      distribution: of returns: scalar (the mean alone), categorical (C51), quantile (QR-DQN), implicit_quantile (IQN), or
+        random_mixture (REM).
+      num_atoms: of categorical.
+      low: the least return of categorical.
+      high: the largest return of categorical.
+      num_quantiles: of quantile; of implicit_quantile, those that actions are chosen by.
+      num_samples: of implicit_quantile, random levels in the loss.
+      num_heads: of random_mixture.
+      dueling: value and advantage streams, each with a hidden layer of widths[-1].
+      rescale: learn values on the scale sign(x) (sqrt(|x| + 1) - 1), for large returns; not of categorical.
+      loss: of TD errors where values are numbers: squared or huber.
+      double: choose the next action by the learning parameters.
+      constrained: BCQ; only actions that the data's policy is likely to take.
+      next_action: greedy, or data (BVE): the data's `next_action`.
+      target_period: updates between two of the target.
+    """
+    hidden = _doubled(widths) if dueling else widths
+    values = default_action_values(
+        default_torso(env.observation_space, hidden, activation, channels, layer_norm=layer_norm),
+        env.action_space,
+        distribution,
+        dueling=dueling,
+        rescale=rescale,
+        loss=loss,
+        num_atoms=num_atoms,
+        low=low,
+        high=high,
+        num_quantiles=num_quantiles,
+        num_samples=num_samples,
+        num_heads=num_heads,
+    )
+    behavior = None
+    if constrained:
+        torso = default_torso(env.observation_space, widths, activation, channels)
+        behavior = default_policy(env.observation_space, torso, for_space(env.action_space))
+    return dqn(values, double=double, behavior=behavior, next_action=next_action, target_period=target_period)
+
+
+def default_action_values(
+    torso: Network,
+    space: Space,
+    distribution: str,
+    *,
+    dueling: bool = False,
+    rescale: bool = False,
+    loss: str = "squared",
+    num_atoms: int = 51,
+    low: float = -10.0,
+    high: float = 10.0,
+    num_quantiles: int = 32,
+    num_samples: int = 8,
+    num_heads: int = 32,
+) -> ActionValues:
+    """Action values on `torso`; arguments as in `build_dqn`.
+
+    Raises:
+      ValueError: for other spaces than `Discrete`, an unknown `distribution` or `loss`, or what a distribution has not.
+    """
+    if not isinstance(space, Discrete):
+        raise ValueError(f"action values: the action space is {space}, must be Discrete")
+    if loss not in LOSSES:
+        raise ValueError(f"action values: loss is {loss!r}, allowed: {', '.join(LOSSES)}")
+    if rescale and distribution in ("categorical", "random_mixture"):
+        raise ValueError(f"action values: rescale is True, but {distribution} has no scale to learn on")
+    if dueling and distribution == "random_mixture":
+        raise ValueError("action values: dueling is True, but random_mixture has one stream")
+    choices = {
+        "scalar": lambda **k: action_values.scalar(dueling=dueling, rescale=rescale, loss=LOSSES[loss], **k),
+        "categorical": lambda **k: action_values.categorical(
+            num_atoms=num_atoms, low=low, high=high, dueling=dueling, **k
+        ),
+        "quantile": lambda **k: action_values.quantile(
+            num_quantiles=num_quantiles, dueling=dueling, rescale=rescale, **k
+        ),
+        "implicit_quantile": lambda **k: action_values.implicit_quantile(
+            num_samples=num_samples, num_greedy=num_quantiles, dueling=dueling, rescale=rescale, **k
+        ),
+        "random_mixture": lambda **k: action_values.random_mixture(num_heads=num_heads, loss=LOSSES[loss], **k),
+    }
+    if distribution not in choices:
+        raise ValueError(f"action values: distribution is {distribution!r}, allowed: {', '.join(choices)}")
+    return choices[distribution](torso=torso, num_actions=space.n, dtype=space.dtype)
+
+
+def _doubled(widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Room for two streams in the last hidden layer."""
+    return (*widths[:-1], 2 * widths[-1])
