@@ -1,7 +1,7 @@
 """Datasets: what they hold, files, collection, measures."""
 
 from jaxrl.data.checks import check
-from jaxrl.data.collect import collect, random_policy
+from jaxrl.data.collection import collect, random_policy
 from jaxrl.data.d4rl import read_d4rl
 from jaxrl.data.dataset import (
     Dataset,

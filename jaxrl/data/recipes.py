@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import jaxrl
-from jaxrl.data.collect import collect, core, random_policy, stitch
+from jaxrl.data.collection import collect, core, random_policy, stitch
 from jaxrl.data.dataset import Dataset, concatenate, episode_bounds, num_transitions, take_episodes, take_rows
 from jaxrl.loop import online
 from jaxrl.types import Agent, Array, Env, PyTree
