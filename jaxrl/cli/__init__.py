@@ -18,6 +18,7 @@ Reinforcement learning as JAX values.
 
   jaxrl train AGENT ENV [flags]      train, evaluate, and write a run directory
   jaxrl evaluate RUN [flags]         play episodes with a trained policy
+  jaxrl collect RUN --out FILE       write a dataset of what a trained policy does
   jaxrl list agents|envs             what there is to train, and in what
   jaxrl check-env ENV                look for mistakes in an environment
   jaxrl doctor                       versions, devices, rendering, cache: what is missing and how to get it
@@ -30,6 +31,7 @@ ENV is a name that `jaxrl list envs` prints, or MODULE:NAME for your own: a jaxr
 COMMANDS = {
     "train": "jaxrl.cli.train",
     "evaluate": "jaxrl.cli.evaluate",
+    "collect": "jaxrl.cli.collect",
     "list": "jaxrl.cli.listing",
     "check-env": "jaxrl.cli.check",
     "doctor": "jaxrl.cli.doctor",

@@ -1,7 +1,7 @@
 """Datasets: what they hold, files, collection, measures."""
 
 from jaxrl.data.checks import check
-from jaxrl.data.collection import collect, random_policy
+from jaxrl.data.collection import collect, collect_random, random_policy
 from jaxrl.data.d4rl import read_d4rl
 from jaxrl.data.dataset import (
     Dataset,
@@ -40,6 +40,7 @@ __all__ = [
     "approximate_unique_pairs",
     "check",
     "collect",
+    "collect_random",
     "concatenate",
     "d4rl_levels",
     "episode_bounds",

@@ -41,8 +41,7 @@ def collect(
       state: the agent's state, or its `actor` part.
       num_steps: rows of the dataset, exactly.
       greedy: act by `act_greedy` instead of `act`.
-      epsilon: in [0, 1], the probability of an action drawn uniformly from the action space instead; 1 is the random
-        policy.
+      epsilon: in [0, 1], the probability of an action drawn uniformly from the action space instead.
       noise: >= 0, standard deviation of a Gaussian that is added to continuous actions, in units of half the range
         between their bounds; the sum is clipped to the bounds.
       extras: what `act` or the environment records and the dataset is to keep, by name.
@@ -78,9 +77,15 @@ def collect(
     data = stitch(chunks, columns)
     behavior = "greedy" if greedy else "sampled"
     behavior += f", epsilon {epsilon:g}" * (epsilon > 0) + f", noise {noise:g}" * (noise > 0)
-    found = {"jaxrl": jaxrl.__version__, "behavior": "random" if epsilon == 1 else behavior}
+    found = {"jaxrl": jaxrl.__version__, "behavior": behavior}
     found |= {"observation_space": str(env.observation_space), "action_space": str(env.action_space)}
     return take_rows(Dataset(data, {**found, **(metadata or {})}), slice(num_steps))
+
+
+def collect_random(key: Array, env: Env, num_steps: int, **options: Any) -> Dataset:
+    """`collect` by the random policy; `options` are its keywords."""
+    metadata = {"behavior": "random", **(options.pop("metadata", None) or {})}
+    return collect(key, random_policy(env.action_space), (), env, num_steps, metadata=metadata, **options)
 
 
 def core(data: Transition, extras: Sequence[str] = ()) -> Transition:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import jaxrl
-from jaxrl.data.collection import collect, core, random_policy, stitch
+from jaxrl.data.collection import collect, collect_random, core, stitch
 from jaxrl.data.dataset import Dataset, concatenate, episode_bounds, num_transitions, take_episodes, take_rows
 from jaxrl.loop import online
 from jaxrl.types import Agent, Array, Env, PyTree
@@ -153,7 +153,7 @@ def five_types(
     """
     keys = jax.random.split(key, 3)
     play = functools.partial(collect, env=env, num_steps=num_steps, **options)
-    random = play(keys[0], random_policy(env.action_space), (), epsilon=1.0)
+    random = collect_random(keys[0], env, num_steps, **options)
     best = play(keys[1], agent, expert, greedy=True)
     return {
         "random": random,
@@ -186,7 +186,7 @@ def d4rl_levels(
     """
     keys = jax.random.split(key, 3)
     play = functools.partial(collect, env=env, num_steps=num_steps, **options)
-    random = play(keys[0], random_policy(env.action_space), (), epsilon=1.0)
+    random = collect_random(keys[0], env, num_steps, **options)
     half = play(keys[1], agent, medium, greedy=greedy)
     best = play(keys[2], agent, expert, greedy=greedy)
     return {
