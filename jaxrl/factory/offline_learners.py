@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxrl import distributions, divergences, networks
 from jaxrl.agents.bc import bc
 from jaxrl.agents.iql import iql
+from jaxrl.agents.odice import odice
+from jaxrl.combinators.recoil import recoil
 from jaxrl.factory.parts import default_policy, default_torso, vector_view
 from jaxrl.types import Agent, Env, Network, Policy
 
@@ -52,12 +54,8 @@ def build_iql(
       squash: continuous actions through tanh, instead of clipping.
       value_loss: expectile, gumbel, pearson_chi2 or total_variation.
     """
-    if value_loss not in divergences.MAXIMIZERS:
-        raise ValueError(f"iql: value_loss is {value_loss!r}, allowed: {', '.join(divergences.MAXIMIZERS)}")
-    value = networks.critic(_torso(env.observation_space, widths, activation, layer_norm))
-    critic = networks.ensemble(_critic(env, widths, activation, layer_norm), num_critics)
-    policy = _policy(env, widths, activation, (), squash)
-    return iql(policy, value, critic, value_loss=divergences.MAXIMIZERS[value_loss]())
+    parts = _actor_critic(env, widths, activation, layer_norm, num_critics, squash)
+    return iql(*parts, value_loss=_maximizer(value_loss))
 
 
 def build_xql(
@@ -119,6 +117,75 @@ def build_fdvl(
         squash=squash,
         value_loss=divergence,
     )
+
+
+def build_odice(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = True,
+    num_values: int = 2,
+    squash: bool = False,
+    gradient: str = "orthogonal",
+    divergence: str = "pearson_chi2",
+) -> Agent:
+    """ODICE for vector observations.
+
+    Args:
+      widths: of the hidden layers of policy and values.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: normalize the layers of the values.
+      num_values: networks in the value's ensemble, of which the least counts.
+      squash: continuous actions through tanh, instead of clipping.
+      gradient: orthogonal, semi or true.
+      divergence: pearson_chi2, kl or soft_chi2.
+    """
+    allowed = [name for name in divergences.DIVERGENCES if name != "total_variation"]  # its conjugate is infinite
+    if divergence not in allowed:
+        raise ValueError(f"odice: divergence is {divergence!r}, allowed: {', '.join(allowed)}")
+    value = networks.ensemble(
+        networks.critic(_torso(env.observation_space, widths, activation, layer_norm)), num_values
+    )
+    policy = _policy(env, widths, activation, (), squash)
+    return odice(policy, value, gradient=gradient, divergence=divergences.DIVERGENCES[divergence]())
+
+
+def build_recoil(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    squash: bool = False,
+    value_loss: str = "gumbel",
+) -> Agent:
+    """ReCOIL for vector observations; learns from data whose expert rows are marked (`with_demonstrations`).
+
+    Args:
+      widths: of the hidden layers of policy, value and critics.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: normalize the layers of value and critics.
+      num_critics: networks in the critic's ensemble, of which the least counts.
+      squash: continuous actions through tanh, instead of clipping.
+      value_loss: gumbel, expectile, pearson_chi2 or total_variation.
+    """
+    parts = _actor_critic(env, widths, activation, layer_norm, num_critics, squash)
+    return recoil(*parts, value_loss=_maximizer(value_loss))
+
+
+def _maximizer(name: str) -> divergences.ImplicitMaximizer:
+    if name not in divergences.MAXIMIZERS:
+        raise ValueError(f"value_loss is {name!r}, allowed: {', '.join(divergences.MAXIMIZERS)}")
+    return divergences.MAXIMIZERS[name]()
+
+
+def _actor_critic(env: Env, widths, activation, layer_norm, num_critics, squash) -> tuple[Policy, Network, Network]:
+    """Policy, value and an ensemble of critics."""
+    value = networks.critic(_torso(env.observation_space, widths, activation, layer_norm))
+    critic = networks.ensemble(_critic(env, widths, activation, layer_norm), num_critics)
+    return _policy(env, widths, activation, (), squash), value, critic
 
 
 def _policy(env: Env, widths, activation, channels, squash) -> Policy:
