@@ -3,8 +3,8 @@
 
 The paper matches mixtures, beta d^pi + (1 - beta) d^O to beta d^E + (1 - beta) d^O, so that the data O need not cover
 the expert E. The dual is a score Q that is high on demonstrations, low on what the policy would do elsewhere, and
-consistent with gamma V(s') on the mixture. The authors' code (project page https://hari-sikchi.github.io/dual-rl) solves
-it by least squares, as LS-IQ does (Al-Hafez et al. 2023, https://arxiv.org/abs/2303.00599):
+consistent with gamma V(s') on the mixture. The authors' code (linked from https://hari-sikchi.github.io/dual-rl) has it
+by least squares, as LS-IQ does (Al-Hafez et al. 2023, https://arxiv.org/abs/2303.00599):
 
     demonstrations: (Q(s, a) - q)^2
     other rows:     (Q(s, a) - (-(1 - gamma) q + gamma V(s')))^2,   V = -q where terminated
