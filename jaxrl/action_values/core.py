@@ -56,7 +56,7 @@ class ActionValues(NamedTuple):
 class Outputs(NamedTuple):
     """What a network says about all actions."""
 
-    values: Array  # [..., A], or [..., M, A] for distributions
+    values: Array  # [..., A], or [..., A, M] for distributions
     levels: Any  # [..., M], those of implicit quantiles; () otherwise
     legal: Any  # [..., A] bool, or ()
 
@@ -69,10 +69,10 @@ class Head(NamedTuple):
 
 
 def take(x: Array, action: Array) -> Array:
-    """x [..., A] or [..., M, A] at action [...]: a masked sum, since a gather's gradient is slow on CPUs."""
-    chosen = action[..., None] == jnp.arange(x.shape[-1])
-    chosen = chosen if x.ndim == chosen.ndim else chosen[..., None, :]
-    return jnp.sum(jnp.where(chosen, x, 0.0), -1)
+    """x [..., A] or [..., A, M] at action [...]: a masked sum, since a gather's gradient is slow on CPUs."""
+    axis = action.ndim
+    chosen = action[..., None] == jnp.arange(x.shape[axis])
+    return jnp.sum(jnp.where(chosen if x.ndim == axis + 1 else chosen[..., None], x, 0.0), axis)
 
 
 def bundle(torso, head, num_actions, dtype, mean, select, target, loss, error):
@@ -104,25 +104,27 @@ def bundle(torso, head, num_actions, dtype, mean, select, target, loss, error):
 
 
 def linear_head(name, num_actions, num_values, dueling, scale) -> Head:
-    """[..., D] -> [..., A], or [..., M, A] for num_values M > 0; two streams if dueling."""
+    """[..., D] -> [..., A], or [..., A, M] for num_values M > 0; two streams if dueling."""
     check(name, num_actions=num_actions)
     rows = (num_values,) if num_values else ()
-    sizes = [math.prod(rows), math.prod(rows) * num_actions] if dueling else [math.prod(rows) * num_actions]
+    sizes = {"value": math.prod(rows)} if dueling else {}
+    sizes["action"] = math.prod(rows) * num_actions
 
     def init(key, size):
         if size % len(sizes):
             raise ValueError(f"{name}: dueling halves the features, of which there are {size}: an odd number")
-        kernels = orthogonals(key, [(size // len(sizes), n) for n in sizes], scale)
-        return [{"kernel": kernel, "bias": jnp.zeros(kernel.shape[-1])} for kernel in kernels]
+        kernels = orthogonals(key, [(size // len(sizes), n) for n in sizes.values()], scale)
+        return {name: {"kernel": kernel, "bias": jnp.zeros(n)} for (name, n), kernel in zip(sizes.items(), kernels)}
 
     def apply(key, params, features):
         del key
         batch, parts = features.shape[:-1], jnp.split(features, len(sizes), -1)
-        *value, action = (linear(layer, x) for layer, x in zip(params, parts))
-        action = action.reshape(*batch, *rows, num_actions)
+        *value, action = (linear(params[name], x) for name, x in zip(sizes, parts))
+        action = action.reshape(*batch, num_actions, *rows)
         if not value:
             return action, ()
-        return value[0].reshape(*batch, *rows, 1) + action - jnp.mean(action, -1, keepdims=True), ()
+        mean = jnp.mean(action, len(batch), keepdims=True)
+        return value[0].reshape(*batch, 1, *rows) + action - mean, ()
 
     return Head(init, apply)
 

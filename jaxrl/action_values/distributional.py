@@ -44,7 +44,7 @@ def categorical(
     atoms = np.linspace(low, high, num_atoms).astype(np.float32)
 
     def mean(outputs):
-        return masked(jnp.sum(jax.nn.softmax(outputs.values, -2) * atoms[:, None], -2), outputs)
+        return masked(jnp.sum(jax.nn.softmax(outputs.values, -1) * atoms, -1), outputs)
 
     def target(selected, reward, bootstrap):
         value = reward[..., None] + bootstrap[..., None] * atoms
@@ -121,8 +121,9 @@ def implicit_quantile(
         sizes = (size, *widths)
         shapes = [(num_cosines, size), *zip(sizes[:-1], sizes[1:])]
         kernels = orthogonals(body_key, shapes, math.sqrt(2))
-        layers = [{"kernel": kernel, "bias": jnp.zeros(kernel.shape[-1])} for kernel in kernels]
-        return {"embedding": layers[0], "layers": layers[1:], "head": last.init(head_key, sizes[-1])}
+        names = ["embedding", *(f"dense_{i}" for i in range(len(widths)))]
+        layers = {name: {"kernel": k, "bias": jnp.zeros(k.shape[-1])} for name, k in zip(names, kernels)}
+        return layers | {"head": last.init(head_key, sizes[-1])}
 
     def apply(key, params, features):
         batch = features.shape[:-1]
@@ -132,9 +133,9 @@ def implicit_quantile(
             levels = jax.random.uniform(key, (math.prod(batch) * num_samples,)).reshape(*batch, num_samples)
         cosines = jnp.cos(jnp.pi * np.arange(num_cosines, dtype=np.float32) * levels[..., None])
         x = features[..., None, :] * jax.nn.relu(linear(params["embedding"], cosines))
-        for layer in params["layers"]:
-            x = jax.nn.relu(linear(layer, x))
-        return last.apply(None, params["head"], x)[0], levels
+        for i in range(len(widths)):
+            x = jax.nn.relu(linear(params[f"dense_{i}"], x))
+        return jnp.swapaxes(last.apply(None, params["head"], x)[0], -1, -2), levels
 
     def keys(key):
         return (*jax.random.split(key), None)
@@ -144,7 +145,7 @@ def implicit_quantile(
 
 
 def _of_quantiles(torso, head, num_actions, dtype, kappa, rescale, levels=None):
-    """Values that are quantiles [..., M, A], at `levels` or at those of the outputs; selected: (values, levels)."""
+    """Values that are quantiles [..., A, M], at `levels` or at those of the outputs; selected: (values, levels)."""
     if kappa < 0:
         raise ValueError(f"quantile: kappa is {kappa}, must be >= 0")
     squeeze, expand = scaling(rescale)
@@ -160,7 +161,7 @@ def _of_quantiles(torso, head, num_actions, dtype, kappa, rescale, levels=None):
         head,
         num_actions,
         dtype,
-        mean=lambda outputs: masked(jnp.mean(expand(outputs.values), -2), outputs),
+        mean=lambda outputs: masked(jnp.mean(expand(outputs.values), -1), outputs),
         select=lambda outputs, action: (take(outputs.values, action), outputs.levels),
         target=target,
         loss=loss,

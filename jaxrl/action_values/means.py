@@ -63,9 +63,9 @@ def random_mixture(
     def apply(key, params, features):
         values = heads.apply(None, params, features)[0]
         if key is None:
-            return jnp.mean(values, -2), ()
+            return jnp.mean(values, -1), ()
         u = jax.random.uniform(key, (num_heads,))
-        return jnp.sum((u / jnp.sum(u))[:, None] * values, -2), ()
+        return values @ (u / jnp.sum(u)), ()
 
     values = _of_samples(torso, Head(heads.init, apply), num_actions, dtype, loss, False)
     return values._replace(keys=lambda key: (key, key, key))
