@@ -17,6 +17,7 @@ from jaxrl.data.dataset import (
     take_rows,
     to_device,
 )
+from jaxrl.data.environments import check_fits, spaces_env
 from jaxrl.data.files import read
 from jaxrl.data.measures import approximate_unique_pairs, saco, tq, unique_pairs
 from jaxrl.data.minari import read_minari
@@ -39,6 +40,7 @@ __all__ = [
     "Training",
     "approximate_unique_pairs",
     "check",
+    "check_fits",
     "collect",
     "collect_random",
     "concatenate",
@@ -64,6 +66,7 @@ __all__ = [
     "saco",
     "sample_episodes",
     "sequences",
+    "spaces_env",
     "take_best",
     "take_episodes",
     "take_rows",

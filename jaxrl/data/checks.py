@@ -19,6 +19,9 @@ def check(transitions: Transition, what: str = "dataset") -> None:
         observation unlike its successor, a last row that ends no episode.
     """
     reward = transitions.reward
+    for name, leaf in named_leaves(transitions._asdict()):
+        if not hasattr(leaf, "dtype"):
+            raise ValueError(f"{what}: {name} is a {type(leaf).__name__}, must be an array")
     if reward.ndim != 1 or not reward.shape[0]:
         raise ValueError(f"{what}: reward has shape {tuple(reward.shape)}, must be one number a row, at least one row")
     if np.dtype(reward.dtype) != np.float32:

@@ -61,7 +61,7 @@ def tree(node: Any, label: str, path: Any) -> PyTree:
             raise BadFile(f"{path}: {label}: is empty")
         return parts
     if node.dtype.kind not in "biuf":
-        raise BadFile(f"{path}: {label}: is {node.dtype}, must be numbers")
+        raise BadFile(f"{path}: {label}: is {node.dtype} (text, or JPEG images?), must be numbers")
     if node.is_virtual or node.external:
         raise BadFile(f"{path}: {label}: is stored in another file, which is not read")
     if node.shape is None or not node.shape:

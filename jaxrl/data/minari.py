@@ -31,7 +31,7 @@ def read_minari(path: str | os.PathLike) -> Dataset:
     places = [folder / "main_data.hdf5", folder / "data" / "main_data.hdf5"] if folder.is_dir() else [folder]
     file_path = next((p for p in places if p.is_file()), None)
     if file_path is None:
-        raise BadFile(f"{path}: main_data.hdf5 is missing")
+        raise BadFile(f"{path}: main_data.hdf5 is missing; of Minari's formats, only hdf5 is read")
     with opened(file_path) as file:
         names = [name for name in file if name.startswith("episode_")]
         if sorted(names) != sorted(f"episode_{i}" for i in range(len(names))) or not names:

@@ -53,6 +53,9 @@ def write(path: str | os.PathLike, dataset: Dataset) -> int:
         arrays.append((f"{successor}/{name}".rstrip("/"), x[last] if shifted else np.asarray(x)))
     if len(dict(arrays)) != len(arrays):
         raise ValueError(f"{path}: two arrays have the same key path; rename a dictionary key that contains '/'")
+    for name, x in arrays if suffix == ".npz" else ():
+        if x.dtype.kind == "V":
+            raise ValueError(f"{path}: {name}: is {x.dtype}, which .npz cannot hold; write a .safetensors file")
     table = {name: [str(x.dtype), list(x.shape), _crc(x)] for name, x in arrays}
     body = {"metadata": dataset.metadata, "structure": structure, "successor": successor, "arrays": table}
     try:
@@ -89,6 +92,9 @@ def read_native(path: str | os.PathLike, mmap: bool = False) -> Dataset:
     following = _build(body["structure"]["observation"], successor, arrays)
     if successor == "final_observation":
         last = np.flatnonzero(np.asarray(fields["terminated"]) | np.asarray(fields["truncated"]))
+        for (name, x), (_, final) in zip(named_leaves(fields["observation"]), named_leaves(following)):
+            if (final.dtype, final.shape) != (x.dtype, (len(last), *x.shape[1:])):
+                raise BadFile(f"{path}: final_observation/{name}: is {final.dtype}{list(final.shape)}, does not fit")
         following = _successors(fields["observation"], last, following, Successors if mmap else fill)
     return Dataset(Transition(**fields, next_observation=following), body["metadata"])
 
