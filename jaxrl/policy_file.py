@@ -19,6 +19,7 @@ from jaxrl.types import Agent, Env, PyTree
 
 SCHEMA = 1
 FILE_NAME = "policy.safetensors"
+LEARNER_FILE_NAME = "learner.safetensors"  # of a run: all that the learner learned, where another run can start
 _KEY = "jaxrl"  # of the metadata entry that holds the header
 
 
@@ -37,14 +38,14 @@ def save_policy(path: str | os.PathLike, actor: PyTree, header: dict[str, Any]) 
     Args:
       actor: `agent.actor(state)`. Typed PRNG keys in it are not stored.
       header: JSON values; `schema` is added. For `load`: `agent` (name), `env` ({"name", "params"}), `static`
-        (keywords of the builder), `num_envs`, `unroll_length`.
+        (keywords of the builder), `offline` (whether the learner stood alone), `num_envs`, `unroll_length`.
 
     Raises:
       ValueError: if two leaves have the same key path.
     """
     from safetensors.numpy import save
 
-    leaves = [(name, leaf) for name, leaf in _named_leaves(actor) if not _is_key(leaf)]
+    leaves = [(name, leaf) for name, leaf in named_leaves(actor) if not _is_key(leaf)]
     arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in leaves}
     if len(arrays) != len(leaves):
         raise ValueError("save_policy: two leaves have the same key path; rename a dictionary key that contains '/'")
@@ -86,7 +87,7 @@ def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
     Raises:
       ValueError: naming every array that is missing, unexpected, or of another shape or dtype.
     """
-    expected = {name: leaf for name, leaf in _named_leaves(template) if not _is_key(leaf)}
+    expected = {name: leaf for name, leaf in named_leaves(template) if not _is_key(leaf)}
     problems = [f"{name!r} is missing" for name in expected if name not in arrays]
     problems += [f"{name!r} is unexpected" for name in arrays if name not in expected]
     for name, leaf in expected.items():
@@ -101,7 +102,7 @@ def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
             return jax.random.split(jax.random.key(0), like.shape)
         return jax.numpy.asarray(arrays[name])
 
-    return jax.tree.unflatten(jax.tree.structure(template), [filled(*pair) for pair in _named_leaves(template)])
+    return jax.tree.unflatten(jax.tree.structure(template), [filled(*pair) for pair in named_leaves(template)])
 
 
 def load(path: str | os.PathLike, env: Env | None = None) -> tuple[Agent, PyTree]:
@@ -140,7 +141,7 @@ def load_saved(path: str | os.PathLike, env: Env | None = None) -> SavedPolicy:
         raise ValueError(f"{file}: trained in {env_name}, which is not one of jaxrl's environments: give it as `env`")
     try:
         env = make(env_name, **env_params) if env is None else env
-        agent, hparams = make_agent(name, env, **static)
+        agent, hparams = make_agent(name, env, offline=bool(header.get("offline", False)), **static)
         example = jax.eval_shape(lambda: example_data(env, *shape))
         template = jax.eval_shape(lambda key: agent.actor(agent.init(key, hparams, _zeros(example))), jax.random.key(0))
         return SavedPolicy(agent, restore(template, arrays), env, header)
@@ -162,7 +163,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """(key path, leaf) of every leaf: "agent/params/policy/..."."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="/") or "value", leaf) for path, leaf in paths]
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+_OFF_POLICY: dict[str, Any] = dict(num_envs=16, unroll_length=1, steps=500_000, hparams={})
+_CONTINUOUS: dict[str, Any] = dict(num_envs=4, unroll_length=1, steps=100_000, updates_per_step=4, hparams={})
+
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
+    **dict.fromkeys(("dqn", "c51", "qrdqn", "iqn", "rainbow"), _OFF_POLICY | {"batch_size": 128}),
+    **dict.fromkeys(("sac", "mdpo_off", "td3", "ddpg"), _CONTINUOUS),
+    "redq": dict(num_envs=1, unroll_length=1, steps=20_000, hparams={}),
+    **dict.fromkeys(("iql", "xql", "fdvl"), _CONTINUOUS),
+    "bc": dict(hparams={}),
 }
 
 

@@ -74,6 +74,15 @@ def replace_fields(bundle: Any, **values: Any) -> Any:
     return bundle
 
 
+def get_field(bundle: Any, name: str) -> Any:
+    """The value of the first field called `name` in a nested NamedTuple, outermost first, or None."""
+    if not isinstance(bundle, tuple):
+        return None
+    if name in getattr(bundle, "_fields", ()) and not isinstance(getattr(bundle, name), tuple):
+        return getattr(bundle, name)
+    return next((value for value in (get_field(x, name) for x in bundle) if value is not None), None)
+
+
 def as_arrays(hparams: Any) -> Any:
     """Hyperparameters as float32 arrays, so that they can be traced, swept and checkpointed."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hparams)

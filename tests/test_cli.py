@@ -194,11 +194,11 @@ def test_a_signal_ends_the_run_after_the_chunk(folder, capsys, monkeypatch, numb
 
 
 def test_a_second_ctrl_c_skips_the_evaluation(folder, capsys, monkeypatch):
-    from jaxrl.cli import train
+    from jaxrl.cli import running
 
     write = run_directory.append
     monkeypatch.setattr(run_directory, "append", lambda *a: (write(*a), signal.raise_signal(signal.SIGINT)))
-    monkeypatch.setattr(train, "final_evaluation", lambda *a: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(running, "final_evaluation", lambda *a: signal.raise_signal(signal.SIGINT))
     assert main(["train", "ppo", "toys:clock", *FAST, "--steps", "640", "--quiet", "--out", "run"]) == 130
     assert read(folder / "run")[2]["mean"] is None
     assert sorted(p.name for p in (folder / "run").iterdir()) == sorted(run_directory.FILES)

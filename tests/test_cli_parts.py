@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrl.cli import doctor, main, report, run_directory
-from jaxrl.cli.train import plan
+from jaxrl.cli.programs import plan
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**5))

@@ -67,5 +67,5 @@ def play_episodes(run: str, options: dict[str, Any], env_params: dict[str, Any])
     lengths = f"{result.lengths.mean():.1f}" + (f"  ({cut} cut at {options['max_steps']} steps)" if cut else "")
     rows = [("agent", saved.header["agent"]), ("environment", options["env"] or saved.header["env"]["name"])]
     for name, value in [*rows, *report.evaluation_rows(summary(result)), ("mean length", lengths)]:
-        print(f"  {name:<18}{value}")
+        print(f"  {name:<20}{value}")
     return 0

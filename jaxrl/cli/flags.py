@@ -11,7 +11,7 @@ import inspect
 import io
 import re
 import typing
-from typing import Annotated, Any, Callable, Iterator, NamedTuple
+from typing import Annotated, Any, Callable, Iterator, NamedTuple, Sequence
 
 import tyro
 
@@ -72,11 +72,14 @@ def one_line(box: str) -> str:
     return "; ".join([problem.rstrip("."), *hint, *see])
 
 
-def of_builder(build: Callable, preset: dict[str, Any]) -> list[Flag]:
-    """Flags for the keyword arguments of an agent's builder: types from annotations, help from its docstring."""
-    hints, helps = typing.get_type_hints(build), argument_help(build.__doc__ or "")
-    defaults = build.__kwdefaults__
-    return [Flag(name, hints[name], preset.get(name, defaults[name]), helps.get(name, "")) for name in defaults]
+def of_parts(parts: Sequence[Callable], defaults: dict[str, Any]) -> list[Flag]:
+    """Flags for the keywords of the functions that make an agent: types from annotations, help from docstrings."""
+    flags = {}
+    for part in parts:
+        hints, helps = typing.get_type_hints(part), argument_help(part.__doc__ or "")
+        for name in part.__kwdefaults__ or {}:
+            flags[name] = Flag(name, hints[name], defaults[name], helps.get(name, ""))
+    return list(flags.values())
 
 
 def of_hparams(hparams: Any) -> list[Flag]:

@@ -7,33 +7,38 @@ import sys
 from typing import Any, Sequence
 
 
-def progress(row: dict[str, Any], total: int, chunk: int, num_chunks: int) -> None:
+def progress(row: dict[str, Any], total: int, chunk: int, num_chunks: int, unit: str = "steps") -> None:
     """After chunk 1 .. num_chunks: a line that rewrites itself in a terminal; elsewhere one every tenth of the run."""
     done, seconds, last = row["steps"], row["seconds"], chunk == num_chunks
-    shown = "-" if row["episode/return"] is None else f"{row['episode/return']:.2f}"
+    told = next(
+        (k for k in ("episode/return", "value_loss", *row) if k in row and k.endswith(("return", "loss"))), None
+    )
+    value = row.get(told)
+    shown = "-" if value is None else f"{value:.2f}"
     left = seconds / done * (total - done)
-    line = f"{done:>12,} / {total:,} steps  {done / seconds:>10,.0f} steps/s  return {shown:>9}  {left:5.0f} s left"
+    rate = f"{done / seconds:>10,.0f} {unit}/s"
+    line = f"{done:>12,} / {total:,} {unit}  {rate}  {(told or 'return').removeprefix('episode/')} {shown:>9}  {left:5.0f} s left"
     if sys.stdout.isatty():
         print(f"\r\033[K{line}", end="\n" if last else "", flush=True)
     elif last or chunk * 10 // num_chunks > (chunk - 1) * 10 // num_chunks:
         print(line, flush=True)
 
 
-def table(settings: Any, result: dict[str, Any], out: pathlib.Path) -> None:
+def table(settings: Any, result: dict[str, Any], out: pathlib.Path, unit: str) -> None:
     print()
-    for name, value in rows(settings, result, out):
-        print(f"  {name:<18}{value}")
+    for name, value in rows(settings, result, out, unit):
+        print(f"  {name:<20}{value}")
 
 
-def rows(settings: Any, result: dict[str, Any], out: pathlib.Path) -> list[tuple[str, str]]:
+def rows(settings: Any, result: dict[str, Any], out: pathlib.Path, unit: str) -> list[tuple[str, str]]:
     rate = result["steps_per_second"]
     return [
         ("agent", settings.agent_name),
         ("environment", settings.env_name),
         ("seed", str(settings.options["seed"])),
         *evaluation_rows(result),
-        ("steps", f"{result['steps']:,}"),
-        ("steps per second", "-" if rate is None else f"{rate:,.0f}"),
+        (unit, f"{result['steps']:,}"),
+        (f"{unit} per second", "-" if rate is None else f"{rate:,.0f}"),
         ("compile seconds", f"{result['compile_seconds']:.1f}"),
         ("wall seconds", f"{result['wall_seconds']:.1f}"),
         ("run directory", str(out)),

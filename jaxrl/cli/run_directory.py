@@ -1,4 +1,4 @@
-"""The files of a run: config.json, metrics.jsonl, policy.safetensors, result.json.
+"""The files of a run: config.json, metrics.jsonl, policy.safetensors, learner.safetensors, result.json.
 
 JSON is strict: a number that is not finite is null in metrics and results, and "inf", "-inf" or "nan" in settings.
 """
@@ -20,7 +20,9 @@ import numpy as np
 
 from jaxrl.cli.errors import BadInput, bad_input
 
-FILES = ("config.json", "metrics.jsonl", "policy.safetensors", "result.json")
+FILES = ("config.json", "metrics.jsonl", "policy.safetensors", "learner.safetensors", "result.json")
+
+RECORDED = ("reset_pool", "seed", "episodes", "dataset", "batch_size", "init_from")  # of the options, in config.json
 
 
 def choose(settings: Any) -> pathlib.Path:
@@ -54,8 +56,8 @@ def create(out: pathlib.Path, settings: Any, resolved: dict[str, Any]) -> None:
 
     config = {
         **description(settings),
-        "requested_steps": settings.options["steps"],
-        **{k: settings.options[k] for k in ("reset_pool", "seed", "episodes")},
+        "requested_steps": settings.options.get("steps", settings.options.get("updates")),
+        **{k: v for k, v in settings.options.items() if k in RECORDED},
         **resolved,
         "versions": versions(),
         "platform": platform.platform(),
@@ -79,8 +81,9 @@ def description(settings: Any) -> dict[str, Any]:
         "env": {"name": settings.env_name, "params": settings.env_params},
         "static": settings.static,
         "hparams": {name: value for name, value, _ in named_numbers(settings.hparams)},
-        "num_envs": settings.options["num_envs"],
-        "unroll_length": settings.options["unroll_length"],
+        "offline": settings.dataset is not None,
+        "num_envs": settings.options.get("num_envs", 1),
+        "unroll_length": settings.options.get("unroll_length", 1),
         "jaxrl": jaxrl.__version__,
     }
 
@@ -90,6 +93,15 @@ def save_policy(out: pathlib.Path, settings: Any, actor: Any, steps: int) -> Non
 
     header = settings_json({**description(settings), "steps": steps})
     policy_file.save_policy(out / policy_file.FILE_NAME, actor, header)
+
+
+def save_learner(out: pathlib.Path, settings: Any, agent_state: Any, steps: int) -> None:
+    """What `--init-from` takes: the learner's state, optimiser and all, without buffer and exploration."""
+    from jaxrl import policy_file
+    from jaxrl.combinators.replay import learner_state
+
+    header = settings_json({**description(settings), "steps": steps})
+    policy_file.save_policy(out / policy_file.LEARNER_FILE_NAME, learner_state(agent_state), header)
 
 
 def row(metrics: dict[str, np.ndarray], steps: int, seconds: float, rate: float) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.buffers.tree import NO_INDEX
+from jaxrl.combinators.exploration import WithExplorationState
 from jaxrl.combinators.lift import lift, salted
 from jaxrl.loop import merge_metrics
 from jaxrl.types import Agent, Array, Buffer, Metrics, PyTree, Transition, Wrapped, item
@@ -88,3 +89,17 @@ def with_replay(agent: Agent, buffer: Buffer, updates_per_step: int = 1) -> Agen
         actor=lambda state: WithReplayState(agent.actor(state.agent), ()),
         hparams=Wrapped(agent.hparams, buffer.hparams),
     )
+
+
+def learner_state(state: PyTree) -> PyTree:
+    """The learner's own state inside of replay and exploration: what moves between loops and between runs."""
+    while isinstance(state, (WithReplayState, WithExplorationState)):
+        state = state.agent
+    return state
+
+
+def replace_learner(state: PyTree, learner: PyTree) -> PyTree:
+    """`state` with the learner's own state inside of it replaced."""
+    if isinstance(state, (WithReplayState, WithExplorationState)):
+        return state._replace(agent=replace_learner(state.agent, learner))
+    return learner

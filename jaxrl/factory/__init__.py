@@ -2,44 +2,123 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from jaxrl import presets
+from jaxrl.factory import actor_critic, offline_learners, online, value_based
 from jaxrl.factory.on_policy import build_ppo
-from jaxrl.tree import field_names, replace_fields
+from jaxrl.tree import field_names, get_field, replace_fields
 from jaxrl.types import Agent, Env, PyTree
 
-AGENTS: dict[str, Callable[..., Agent]] = {"ppo": build_ppo}
+
+class Recipe(NamedTuple):
+    """How an agent is made.
+
+    Attributes:
+      learner: (env, **static) -> the learner.
+      online: (learner, env, **static) -> what `online` takes: replay and exploration around it. None: the learner
+        learns from data alone.
+      offline: whether the learner takes batches of a dataset.
+      settings: static choices that differ from the defaults of these functions.
+    """
+
+    learner: Callable[..., Agent]
+    online: Callable[..., Agent] | None = online.on_rollouts
+    offline: bool = False
+    settings: dict[str, Any] = {}
 
 
-def make_agent(name: str, env: Env, *, preset: str | None = None, **static: Any) -> tuple[Agent, PyTree]:
+def _replayed(learner: Callable[..., Agent], explore: Callable, **settings: Any) -> Recipe:
+    return Recipe(learner, online.on_replay(explore), True, settings)
+
+
+def _from_data(learner: Callable[..., Agent], **settings: Any) -> Recipe:
+    return Recipe(learner, None, True, settings)
+
+
+AGENTS: dict[str, Recipe] = {
+    "ppo": Recipe(build_ppo),
+    "dqn": _replayed(value_based.build_dqn, online.epsilon_greedy),
+    "c51": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="categorical"),
+    "qrdqn": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="quantile"),
+    "iqn": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="implicit_quantile"),
+    "rainbow": _replayed(
+        value_based.build_dqn,
+        online.epsilon_greedy,
+        distribution="categorical",
+        dueling=True,
+        n_step=3,
+        prioritized=True,
+    ),
+    "sac": _replayed(actor_critic.build_sac, online.warm_up),
+    "mdpo_off": _replayed(actor_critic.build_mdpo_off, online.warm_up),
+    "td3": _replayed(actor_critic.build_td3, online.gaussian),
+    "ddpg": _replayed(actor_critic.build_ddpg, online.gaussian),
+    "redq": _replayed(actor_critic.build_redq, online.warm_up, updates_per_step=20),
+    "iql": _replayed(offline_learners.build_iql, online.warm_up),
+    "xql": _replayed(offline_learners.build_xql, online.warm_up),
+    "fdvl": _replayed(offline_learners.build_fdvl, online.warm_up),
+    "bc": _from_data(offline_learners.build_bc),
+}
+
+
+def make_agent(
+    name: str, env: Env, *, preset: str | None = None, offline: bool = False, **static: Any
+) -> tuple[Agent, PyTree]:
     """An agent for an environment.
 
     Args:
       name: one of `AGENTS`.
       preset: name of an environment whose tuned settings are taken (`jaxrl.presets`); None takes the defaults.
+      offline: the learner alone, as `jaxrl.offline` takes it, without replay and exploration.
       **static: keywords of the builder (`widths=(256, 256)`, `recurrent=True`, `num_epochs=8`), over the preset's.
 
     Returns:
       agent, hparams (the agent's defaults with the preset's numbers).
 
     Raises:
-      ValueError: an unknown agent, keyword or preset, or a space that the agent has no default network for.
+      ValueError: an unknown agent, keyword or preset, an agent that does not learn that way, or a space that it has no
+        default network for.
     """
     if name not in AGENTS:
         raise ValueError(f"make_agent: no agent is called {name!r}; there are {', '.join(AGENTS)}")
+    recipe = AGENTS[name]
+    if offline and not recipe.offline:
+        raise ValueError(f"make_agent: {name} learns from its own rollouts, not from a dataset")
+    if not offline and recipe.online is None:
+        raise ValueError(f"make_agent: {name} learns from a dataset alone: give offline=True")
     tuned = presets.lookup(name, preset) if preset is not None else {}
-    build = AGENTS[name]
-    allowed = static_arguments(build)
+    allowed = static_arguments(recipe, offline)
     for keyword in static:
         if keyword not in allowed:
             raise ValueError(f"make_agent: {name} has no argument {keyword!r}; it has {', '.join(allowed)}")
-    agent = build(env, **{**{k: v for k, v in tuned.items() if k in allowed}, **static})
+    chosen = {**allowed, **{k: v for k, v in tuned.items() if k in allowed}, **static}
+    first, *around = parts(recipe, offline)
+    agent = first(env, **{k: chosen[k] for k in first.__kwdefaults__ or {}})
+    for wrap in around:
+        agent = wrap(agent, env, **{k: chosen[k] for k in wrap.__kwdefaults__ or {}})
     # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
-    numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in field_names(agent.hparams)}
-    return agent, replace_fields(agent.hparams, **numbers)
+    names = field_names(agent.hparams)
+    numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in names}
+    hparams = replace_fields(agent.hparams, **numbers)
+    given = numbers.keys()
+    return agent, replace_fields(hparams, **{k: v for k, v in discounts(hparams).items() if k not in given})
 
 
-def static_arguments(build: Callable) -> dict[str, Any]:
-    """The keyword arguments of a builder and their defaults."""
-    return dict(build.__kwdefaults__ or {})
+def parts(recipe: Recipe, offline: bool = False) -> list[Callable[..., Agent]]:
+    """The functions that make the agent, from the inside out; their keywords are its static arguments."""
+    found = [recipe.learner, *[online.normalized] * recipe.offline, *[recipe.online] * (not offline)]
+    return [part for part in found if part is not None]
+
+
+def static_arguments(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
+    """The static arguments and their defaults."""
+    defaults = [part.__kwdefaults__ or {} for part in parts(recipe, offline)]
+    merged = {name: value for keywords in defaults for name, value in keywords.items()}
+    return {name: recipe.settings.get(name, value) for name, value in merged.items()}
+
+
+def discounts(hparams: PyTree) -> dict[str, Any]:
+    """What discounts around the learner (rewards within an n-step transition, scaled rewards) are to be: its own."""
+    names = field_names(hparams) & {"n_step_discount", "return_discount"}
+    return dict.fromkeys(names, get_field(hparams, "discount"))

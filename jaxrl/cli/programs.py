@@ -1,0 +1,183 @@
+"""What a training run compiles: initialisation, and one chunk of updates, online or from a dataset."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple
+
+from jaxrl.cli.errors import BadInput, bad_input
+
+
+class Program(NamedTuple):
+    """A run as two functions and its sizes.
+
+    Attributes:
+      make_loop: (data) -> Loop.
+      data: the dataset's transitions, an argument of both functions; () online.
+      updates: of a chunk; chunk_steps: steps of it; total: steps of the run, a multiple; requested: before rounding.
+      unit: what a step is: "steps" of the environment, or "updates".
+      notes: lines to print before the start.
+    """
+
+    make_loop: Callable[[Any], Any]
+    data: Any
+    updates: int
+    chunk_steps: int
+    total: int
+    requested: int
+    unit: str
+    notes: list[str]
+
+
+def make(settings: Any) -> Program:
+    """The program for what was asked.
+
+    Raises:
+      BadInput: if the replay buffer does not fit in memory.
+    """
+    from jaxrl.loop import offline, online
+
+    options = settings.options
+    if settings.dataset is not None:
+        import jax
+
+        from jaxrl.data import nbytes, num_transitions, to_device
+
+        rows, size = num_transitions(settings.dataset), nbytes(settings.dataset)
+        check_memory(size, f"{options['dataset']}, {rows:,} rows,")
+        data = jax.tree.map(jax.numpy.asarray, to_device(settings.dataset).transitions)
+        updates, chunks = plan(options["updates"], 1)
+        return Program(
+            lambda data: offline(settings.agent, data, batch_size=options["batch_size"]),
+            data,
+            updates,
+            updates,
+            updates * chunks,
+            options["updates"],
+            "updates",
+            [f"dataset: {rows:,} rows, {readable(size)}"],
+        )
+    sizes = {k: options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
+    one = sizes["num_envs"] * sizes["unroll_length"]
+    updates, chunks = plan(options["steps"], one)
+    with bad_input(Exception, what=f"{settings.agent_name} in {settings.env_name}"):
+        loop = online(settings.agent, settings.env, **sizes)
+        notes = replay_notes(loop, settings)
+    total = updates * one * chunks
+    return Program(lambda data: loop, (), updates, updates * one, total, options["steps"], "steps", notes)
+
+
+def plan(steps: int, steps_per_update: int) -> tuple[int, int]:
+    """updates per chunk, number of chunks: 50 to 100 chunks of one size (one compilation), the least rounding up."""
+    updates = -(-steps // steps_per_update)
+    smallest = -(-updates // 100)
+    size = min(range(smallest, max(updates // 50, smallest) + 1)[:1000], key=lambda k: (-updates % k, -k))
+    return size, -(-updates // size)
+
+
+def replay_notes(loop: Any, settings: Any) -> list[str]:
+    """The size of the replay buffer, where there is one."""
+    import jax
+
+    from jaxrl.buffers import num_bytes
+    from jaxrl.combinators.replay import WithReplayState
+    from jaxrl.tree import find
+
+    state = jax.eval_shape(loop.init, jax.random.key(0), settings.hparams)
+    buffers = [x.buffer for x in find(state, WithReplayState)]
+    for buffer in buffers:
+        check_memory(num_bytes(buffer), f"--buffer-size {settings.static['buffer_size']}: the replay buffer")
+    return [f"replay buffer: {_rows(x):,} transitions, {readable(num_bytes(x))}" for x in buffers]
+
+
+def _rows(buffer: Any) -> int:
+    rows, columns = buffer.ring.data.reward.shape[:2]
+    return rows * columns
+
+
+def check_memory(size: int, what: str) -> None:
+    """Raises BadInput if `size` bytes are more than the device has free."""
+    free = free_memory()
+    if free is not None and size > free:
+        raise BadInput(f"{what} needs {readable(size)}, and {readable(free)} are free")
+
+
+def free_memory() -> int | None:
+    """Bytes free on the first device, None where nobody says."""
+    import jax
+
+    statistics = jax.devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def readable(size: int) -> str:
+    """1234567 -> "1.2 MB"."""
+    value, units = float(size), ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.{int(units[0] != 'bytes')}f} {units[0]}"
+
+
+def traced(program: Program, key: Any, settings: Any, name: str) -> tuple[Any, Any]:
+    """Initialisation and one chunk, lowered. What an agent or environment objects to shows here.
+
+    Raises:
+      BadInput: for whatever is raised under tracing.
+    """
+    import jax
+
+    from jaxrl.loop import run
+
+    def init(key, hparams, data):
+        return program.make_loop(data).init(key, hparams)
+
+    def chunk(state, data):
+        return run(program.make_loop(data), state, program.updates)
+
+    with bad_input(Exception, what=name):
+        arguments = (key, settings.hparams, program.data)
+        lowered = jax.jit(init).lower(*arguments)
+        state = jax.eval_shape(init, *arguments)
+        return lowered, jax.jit(chunk, donate_argnums=0).lower(state, program.data)
+
+
+def open_learner(settings: Any) -> dict[str, Any] | None:
+    """The arrays of the learner of `--init-from RUN`.
+
+    Raises:
+      BadInput: if there is none, or it is of another agent.
+    """
+    from jaxrl.policy_file import LEARNER_FILE_NAME, load_policy
+
+    run = settings.options["init_from"]
+    if not run:
+        return None
+    with bad_input(ValueError):
+        arrays, header = load_policy(f"{run}/{LEARNER_FILE_NAME}")
+    if header.get("agent") != settings.agent_name:
+        raise BadInput(f"--init-from {run}: a run of {header.get('agent')}, not of {settings.agent_name}")
+    return arrays
+
+
+def with_learner(state: Any, arrays: dict[str, Any] | None, run: str) -> Any:
+    """The state with the learner of another run in it, which keeps the hyperparameters of this one.
+
+    Raises:
+      BadInput: if it does not fit.
+    """
+    from jaxrl.combinators.replay import learner_state, replace_learner
+    from jaxrl.policy_file import named_leaves, restore
+
+    if arrays is None:
+        return state
+    fresh = learner_state(state.agent)
+    own = {name: leaf for name, leaf in named_leaves(fresh) if "hparams" in name.split("/")}
+    with bad_input(ValueError, what=f"--init-from {run}"):
+        learner = restore(fresh, {**arrays, **own})
+    return state._replace(agent=replace_learner(state.agent, learner))
