@@ -136,3 +136,77 @@ def test_advantage_weight():
     weight, grad = value_and_grad(lambda a: losses.advantage_weight(a, 3.0, 100.0), [0.0, 1.0, -1.0, 50.0, 1e3])
     np.testing.assert_allclose(weight, [1.0, np.exp(3.0), np.exp(-3.0), 100.0, 100.0], rtol=1e-6)
     np.testing.assert_array_equal(grad, 0.0)
+
+
+def test_categorical_projection():
+    atoms = np.array([-1.0, 0.0, 1.0, 2.0])
+    # 0.25 at -3 is clipped to -1; 0.25 at 0.5 is halved; 0.5 at 1.75 goes to 1 and 2 as 1 : 3.
+    m = losses.categorical_projection(jnp.array([0.25, 0.25, 0.5]), jnp.array([-3.0, 0.5, 1.75]), atoms)
+    np.testing.assert_allclose(m, [0.25, 0.125, 0.125 + 0.125, 0.375], rtol=1e-6)
+    # Against the loop of the paper's algorithm 1, values on and outside of the atoms included.
+    rng = np.random.default_rng(0)
+    z = np.linspace(-2, 3, 11)
+    p, x = rng.dirichlet(np.ones(11), 7), rng.normal(size=(7, 11)) * 3
+    x[0] = z
+    expected = np.zeros((7, 11))
+    for row in range(7):
+        for j in range(11):
+            b = (np.clip(x[row, j], -2, 3) + 2) / 0.5
+            low, high = int(np.floor(b)), int(np.ceil(b))
+            expected[row, low] += p[row, j] * (high - b if high > low else 1.0)
+            expected[row, high] += p[row, j] * (b - low)
+    actual = losses.categorical_projection(jnp.asarray(p, jnp.float32), jnp.asarray(x, jnp.float32), z)
+    np.testing.assert_allclose(actual, expected, atol=2e-6)
+    rlax = pytest.importorskip("rlax")
+    project = jax.vmap(rlax.categorical_l2_project, (0, 0, None))
+    theirs = project(*(jnp.asarray(a, jnp.float32) for a in (x, p, z)))
+    np.testing.assert_allclose(actual, theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.5, 1.0])
+def test_quantile_huber(kappa):
+    rng = np.random.default_rng(0)
+    theta, target = rng.normal(size=(4, 3)), rng.normal(size=(4, 5))
+    tau = np.array([0.1, 0.5, 0.8])
+    loss, slope = np.zeros(4), np.zeros((4, 3))
+    for row in range(4):
+        for i in range(3):
+            for j in range(5):
+                u = target[row, j] - theta[row, i]
+                weight = abs(tau[i] - (u < 0)) / 5
+                small = abs(u) <= kappa
+                loss[row] += weight * (0.5 * u * u / kappa if small else abs(u) - 0.5 * kappa)
+                slope[row, i] -= weight * (u / kappa if small else np.sign(u))
+    arguments = [jnp.asarray(a, jnp.float32) for a in (theta, np.tile(tau, (4, 1)), target)]
+    value, grad = jax.vmap(jax.value_and_grad(lambda *x: losses.quantile_huber(*x, kappa)))(*arguments)
+    np.testing.assert_allclose(value, loss, rtol=1e-5)
+    np.testing.assert_allclose(grad, slope, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(losses.quantile_huber(arguments[0], tau, arguments[2], kappa), loss, rtol=1e-5)
+    if kappa == 0.5:
+        return  # rlax does not divide by kappa
+    rlax = pytest.importorskip("rlax")
+    theirs = [rlax.quantile_regression_loss(q, t, y, kappa) for q, t, y in zip(*arguments)]
+    np.testing.assert_allclose(value, theirs, rtol=1e-5)
+
+
+def test_huber_has_all_its_derivatives():
+    second = jax.vmap(jax.grad(jax.grad(losses.huber)))(jnp.array([0.5, -0.5, 3.0]))
+    np.testing.assert_array_equal(second, [1.0, 1.0, 0.0])
+    by_delta = jax.vmap(jax.grad(losses.huber, 1), (0, None))(jnp.array([0.5, -5.0]), 2.0)
+    np.testing.assert_array_equal(by_delta, [0.0, 3.0])
+
+
+def test_signed_hyperbolic_and_its_inverse():
+    x = np.array([-3e4, -20.0, -0.5, 0.0, 1e-3, 3.0, 99.0, 1e5])
+    h = np.sign(x) * (np.sqrt(np.abs(x) + 1) - 1) + 1e-3 * x
+    np.testing.assert_allclose(losses.signed_hyperbolic(jnp.asarray(x, jnp.float32)), h, rtol=1e-4)
+    np.testing.assert_allclose(losses.signed_parabolic(jnp.asarray(h, jnp.float32)), x, rtol=1e-4, atol=1e-6)
+    rlax = pytest.importorskip("rlax")
+    np.testing.assert_allclose(losses.signed_hyperbolic(h.astype(np.float32)), rlax.signed_hyperbolic(jnp.float32(h)))
+
+
+def test_conservative():
+    q = jnp.array([[0.0, np.log(2.0), np.log(5.0)], [1.0, -1e9, -1e9]])
+    value, grad = jax.vmap(jax.value_and_grad(losses.conservative))(q, jnp.array([np.log(2.0), 1.0]))
+    np.testing.assert_allclose(value, [np.log(4.0), 0.0], rtol=1e-6)
+    np.testing.assert_allclose(grad, [[1 / 8, 2 / 8, 5 / 8], [1.0, 0.0, 0.0]], rtol=1e-6)
