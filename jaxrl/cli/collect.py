@@ -17,7 +17,7 @@ QUALITIES = {
     "mixed": "80 % random and 20 % expert",
     "medium": "the policy of --medium RUN2, which was trained to about a third of RUN's return",
     "medium-expert": "half medium, half expert",
-    "replay": "--steps rows of what RUN saw in training; it is trained again, by its config.json",
+    "replay": "--steps rows, in episodes, of what RUN saw in training; it is trained again, by its config.json",
     "medium-replay": "what --medium RUN2 saw in training",
 }
 DESCRIPTION = (
@@ -105,8 +105,11 @@ def write_dataset(run: str, options: dict[str, Any], env_params: dict[str, Any])
     compilation.use_cache()
     name = options["env"] or saved.header["env"]["name"]
     collect_key, score_key = jax.random.split(jax.random.key(options["seed"]))
+    again = None
+    if "replay" in options["quality"]:
+        again = retraining(options["medium"] or run, medium or saved, options["steps"])
     with bad_input(Exception, what=run):
-        dataset = make_dataset(collect_key, run, saved, medium, options)
+        dataset = make_dataset(collect_key, saved, medium, again, options)
         metadata = {"environment": name, "quality": options["quality"], "agent": saved.header["agent"]}
         metadata |= {"environment_params": env_params if options["env"] else saved.header["env"]["params"]}
         dataset = dataset._replace(metadata={**dataset.metadata, **metadata, "seed": options["seed"]})
@@ -123,80 +126,92 @@ def write_dataset(run: str, options: dict[str, Any], env_params: dict[str, Any])
         score = data.normalized_score(returns.mean(), random, expert)
         rows += [("normalized score", f"{score:.1f}  (random {random:.2f}, RUN {expert:.2f})")]
     for name, value in [*rows, ("file", options["out"]), ("bytes", f"{size:,}")]:
-        print(f"  {name:<18}{value}")
+        print(f"  {name:<20}{value}")
     return 0
 
 
-def make_dataset(key: Any, run: str, saved: Any, medium: Any, options: dict[str, Any]) -> Any:
+def make_dataset(key: Any, saved: Any, medium: Any, again: Any, options: dict[str, Any]) -> Any:
     """The dataset of the quality that was asked for."""
     import jax
 
     from jaxrl import data
 
-    steps, quality = options["steps"], options["quality"]
+    steps, quality, num_envs = options["steps"], options["quality"], options["num_envs"]
     first, second = jax.random.split(key)
 
-    def play(key, policy, **how):
-        how = {"greedy": not options["sample"], "num_envs": options["num_envs"], **how}
-        return data.collect(key, policy.agent, policy.state, saved.env, steps, **how)
+    def play(key, policy, name, epsilon=0.0):
+        how = {"greedy": not options["sample"], "num_envs": num_envs, "epsilon": epsilon}
+        return data.named(data.collect(key, policy.agent, policy.state, saved.env, steps, **how), name)
 
     def random():
-        return data.collect_random(first, saved.env, steps, num_envs=options["num_envs"])
+        return data.collect_random(first, saved.env, steps, num_envs=num_envs)
+
+    def expert(epsilon=0.0):
+        return play(second, saved, "expert", epsilon)
 
     made = {
         "random": random,
-        "expert": lambda: play(second, saved),
-        "noisy": lambda: play(second, saved, epsilon=options["epsilon"]),
-        "mixed": lambda: data.mixture([random(), play(second, saved)], [0.8, 0.2], steps, options["seed"]),
-        "medium": lambda: play(first, medium),
-        "medium-expert": lambda: data.mixture([play(first, medium), play(second, saved)], [0.5, 0.5], steps),
-        "replay": lambda: replay(run, saved, options),
-        "medium-replay": lambda: replay(options["medium"], medium, options),
+        "expert": expert,
+        "noisy": lambda: expert(options["epsilon"]),
+        "mixed": lambda: data.mixture([random(), expert()], [0.8, 0.2], steps, options["seed"]),
+        "medium": lambda: play(first, medium, "medium"),
+        "medium-expert": lambda: data.mixture(
+            [play(first, medium, "medium"), expert()], [0.5, 0.5], steps, options["seed"]
+        ),
+        "replay": lambda: replay(saved, again, options),
+        "medium-replay": lambda: replay(medium, again, options),
     }
     return made[quality]()
 
 
-def replay(run: str, saved: Any, options: dict[str, Any]) -> Any:
-    """The transitions of a training run, made again from its config.json.
+def retraining(run: str, saved: Any, steps: int) -> dict[str, Any]:
+    """What `record_training` needs to make a run again, from its config.json.
 
     Raises:
-      BadInput: if the run has no such file, it does not fit, or --steps asks for more than it played.
+      BadInput: if the run has no such file, it does not fit, or `steps` is more than the run played.
     """
     import jax
-    import numpy as np
 
-    from jaxrl import data
     from jaxrl.cli.flags import named_numbers
 
     path = pathlib.Path(run) / "config.json"
     if not path.is_file():
-        raise BadInput(
-            f"{path} is missing: replay trains a run again by its config.json, so RUN must be a run directory"
-        )
-    with bad_input(ValueError, what=str(path)):
+        raise BadInput(f"{path} is missing, by which replay trains a run again: RUN must be a run directory")
+    try:
         config = json.loads(path.read_text())
-    numbers = {name: float(value) for name, value in config["hparams"].items()}  # "inf" is a string there
+        sizes = {name: int(config[name]) for name in ("num_envs", "unroll_length", "reset_pool", "seed")}
+        numbers = {name: float(value) for name, value in config["hparams"].items()}  # "inf" is a string there
+        played = int(saved.header["steps"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        offline = " (a run from a dataset has no replay)" if saved.header.get("offline") else ""
+        raise BadInput(f"{path}: {type(error).__name__}: {error}; it says not how to train again{offline}") from None
+    if config.get("init_from"):
+        raise BadInput(f"{run} was trained --init-from {config['init_from']}, which replay cannot do again")
     names = [name for name, _, _ in named_numbers(saved.agent.hparams)]
     if sorted(names) != sorted(numbers):
         raise BadInput(f"{path}: hparams are {', '.join(numbers)}; the agent has {', '.join(names)}")
-    structure = jax.tree.structure(saved.agent.hparams)
-    sizes = {name: config[name] for name in ("num_envs", "unroll_length", "reset_pool")}
-    num_updates = config["steps"] // (sizes["num_envs"] * sizes["unroll_length"])
-    if options["steps"] > config["steps"]:
-        raise BadInput(f"--steps is {options['steps']}, {run} was trained for {config['steps']}")
-    training = data.record_training(
-        jax.random.split(jax.random.key(config["seed"]))[0],
-        saved.agent,
-        saved.env,
-        num_updates,
-        hparams=jax.tree.unflatten(structure, [numbers[name] for name in names]),
-        num_actors=1,
+    if steps > played:
+        raise BadInput(f"--steps is {steps}, {run} was trained for {played}")
+    return {
+        "key": jax.random.split(jax.random.key(sizes.pop("seed")))[0],  # as `jaxrl train` splits it
+        "num_updates": played // (sizes["num_envs"] * sizes["unroll_length"]),
+        "hparams": jax.tree.unflatten(jax.tree.structure(saved.agent.hparams), [numbers[name] for name in names]),
         **sizes,
-    )
+    }
+
+
+def replay(saved: Any, again: dict[str, Any], options: dict[str, Any]) -> Any:
+    """The transitions of a training run, made again; it says whether that ended in the policy of the file."""
+    import jax
+    import numpy as np
+
+    from jaxrl import data
+
+    training = data.record_training(agent=saved.agent, env=saved.env, num_actors=1, **again)
     pairs = zip(jax.tree.leaves(training.actors[-1]), jax.tree.leaves(saved.state))
-    kept = [(a, b) for a, b in pairs if not jax.numpy.issubdtype(a.dtype, jax.dtypes.prng_key)]
-    same = all(np.array_equal(a, b) for a, b in kept)
-    print(f"  {'trained again':<18}{'to the same policy' if same else 'to ANOTHER policy than the one in the file'}")
+    arrays = [(a, b) for a, b in pairs if not jax.numpy.issubdtype(a.dtype, jax.dtypes.prng_key)]
+    same = all(np.array_equal(a, b) for a, b in arrays)
+    print(f"  {'trained again':<20}{'to the same policy' if same else 'to ANOTHER policy than the one in the file'}")
     dataset = data.sample_episodes(training.replay, options["steps"], options["seed"])
     return dataset._replace(metadata={**dataset.metadata, "trained_to_the_same_policy": same})
 

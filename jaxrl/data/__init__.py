@@ -29,6 +29,7 @@ from jaxrl.data.recipes import (
     five_types,
     medium_index,
     mixture,
+    named,
     record_training,
     sample_episodes,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "medium_index",
     "mixture",
     "n_step",
+    "named",
     "nbytes",
     "normalized_score",
     "num_transitions",

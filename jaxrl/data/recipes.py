@@ -82,6 +82,11 @@ def record_training(
     return Training(Dataset(stitch(chunks), {**found, **(metadata or {})}), actors, updates, state)
 
 
+def named(dataset: Dataset, name: str) -> Dataset:
+    """The dataset with the name of its policy in metadata "behavior", as in "expert (greedy)"."""
+    return dataset._replace(metadata={**dataset.metadata, "behavior": f"{name} ({dataset.metadata['behavior']})"})
+
+
 def medium_index(returns: Sequence[float], random: float, expert: float, fraction: float = 1 / 3) -> int:
     """Which of the policies of a run is the first that goes `fraction` of the way from random to expert.
 
@@ -154,12 +159,12 @@ def five_types(
     keys = jax.random.split(key, 3)
     play = functools.partial(collect, env=env, num_steps=num_steps, **options)
     random = collect_random(keys[0], env, num_steps, **options)
-    best = play(keys[1], agent, expert, greedy=True)
+    best = named(play(keys[1], agent, expert, greedy=True), "expert")
     return {
         "random": random,
         "expert": best,
         "mixed": mixture([random, best], [0.8, 0.2], num_steps),
-        "noisy": play(keys[2], agent, expert, greedy=True, epsilon=0.2),
+        "noisy": named(play(keys[2], agent, expert, greedy=True, epsilon=0.2), "expert"),
         "replay": replay if num_transitions(replay) <= num_steps else sample_episodes(replay, num_steps),
     }
 
@@ -187,8 +192,8 @@ def d4rl_levels(
     keys = jax.random.split(key, 3)
     play = functools.partial(collect, env=env, num_steps=num_steps, **options)
     random = collect_random(keys[0], env, num_steps, **options)
-    half = play(keys[1], agent, medium, greedy=greedy)
-    best = play(keys[2], agent, expert, greedy=greedy)
+    half = named(play(keys[1], agent, medium, greedy=greedy), "medium")
+    best = named(play(keys[2], agent, expert, greedy=greedy), "expert")
     return {
         "random": random,
         "medium": half,

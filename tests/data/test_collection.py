@@ -154,7 +154,10 @@ def test_five_types_and_levels(training):
     assert all(d.num_transitions(x) == 500 for x in found.values())
     for x in found.values():
         d.check(x.transitions)
-    assert found["mixed"].metadata["behavior"] == "80 % random + 20 % greedy" and found["noisy"].metadata["x"] == 1
+    assert (
+        found["mixed"].metadata["behavior"] == "80 % random + 20 % expert (greedy)"
+        and found["noisy"].metadata["x"] == 1
+    )
     in_random = np.isin(found["mixed"].transitions.observation[:, 1], found["random"].transitions.observation[:, 1])
     assert in_random.sum() == 400
     levels = d.d4rl_levels(jax.random.key(0), agent, first, last, env, recorded.replay, 400, num_envs=2)
