@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import distributions, networks
+from jaxrl.agents.cql import CQLHparams, conservative
 from jaxrl.agents.sac import SACHparams, sac
 from jaxrl.agents.td3 import td3
 from jaxrl.factory.parts import default_torso, vector_view
@@ -105,6 +106,38 @@ def build_mdpo_off(
         default_action_critic(env, widths, activation),
         reference_period=reference_period,
         hparams=hparams,
+    )
+
+
+def build_cql(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_samples: int = 10,
+    calibrated: bool = False,
+    backup_entropy: bool = False,
+) -> Agent:
+    """CQL on SAC; calibrated it is Cal-QL, for data with returns.
+
+    Args:
+      widths: of the hidden layers of the policy and of each critic.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: in the critics.
+      num_samples: actions a state from each of three distributions that the regularizer compares with the data's.
+      calibrated: do not push values below the data's returns (Cal-QL).
+      backup_entropy: whether targets contain the entropy of the next action.
+    """
+    policy, space = _squashed_policy("cql", env, widths, activation), env.action_space
+    regularizer = conservative(space.low, space.high, space.shape, num_samples=num_samples, calibrated=calibrated)
+    target_entropy = usual_target_entropy(space)
+    return sac(
+        policy,
+        default_action_critic(env, widths, activation, layer_norm=layer_norm),
+        backup_entropy=backup_entropy,
+        regularizer=regularizer,
+        hparams=SACHparams(policy_learning_rate=1e-4, target_entropy=target_entropy, regularizer=CQLHparams()),
     )
 
 
