@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from jaxrl import action_values, losses
+from jaxrl import action_values, losses, networks
 from jaxrl.action_values import ActionValues
 from jaxrl.agents.dqn import dqn
+from jaxrl.agents.pqn import pqn
 from jaxrl.distributions import for_space
 from jaxrl.factory.parts import default_policy, default_torso
 from jaxrl.spaces import Discrete, Space
@@ -42,8 +43,8 @@ def build_dqn(
       activation: tanh, relu, elu, swish or gelu.
       channels: of the convolutions before them, where observations are images [H, W, C].
       layer_norm: normalise the hidden layers before their activation.
-      distribution: of returns: scalar (the mean alone), categorical (C51), quantile (QR-DQN), implicit_quantile (IQN), or
-        random_mixture (REM).
+      distribution: of returns: scalar (the mean alone), categorical (C51), quantile (QR-DQN), implicit_quantile (IQN),
+        or random_mixture (REM).
       num_atoms: of categorical.
       low: the least return of categorical.
       high: the largest return of categorical.
@@ -129,3 +130,54 @@ def default_action_values(
 def _doubled(widths: tuple[int, ...]) -> tuple[int, ...]:
     """Room for two streams in the last hidden layer."""
     return (*widths[:-1], 2 * widths[-1])
+
+
+def build_pqn(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (128, 128),
+    activation: str = "relu",
+    channels: tuple[int, ...] = (16,),
+    layer_norm: bool = True,
+    recurrent: bool = False,
+    memory_size: int = 64,
+    distribution: str = "scalar",
+    num_atoms: int = 51,
+    low: float = -10.0,
+    high: float = 10.0,
+    num_quantiles: int = 32,
+    dueling: bool = False,
+    num_epochs: int = 2,
+    num_minibatches: int = 4,
+) -> Agent:
+    """PQN: Q(lambda) on rollouts of many environments, without replay or target network.
+
+    Args:
+      widths: of the hidden layers.
+      activation: tanh, relu, elu, swish or gelu.
+      channels: of the convolutions before them, where observations are images [H, W, C].
+      layer_norm: normalise the layers before their activation; what keeps PQN stable.
+      recurrent: put a GRU after the hidden layers.
+      memory_size: of the GRU.
+      distribution: of returns: scalar, categorical, quantile, implicit_quantile or random_mixture.
+      num_atoms: of categorical.
+      low: the least return of categorical.
+      high: the largest return of categorical.
+      num_quantiles: of quantile; of implicit_quantile, those that actions are chosen by.
+      dueling: value and advantage streams.
+      num_epochs: passes over each rollout.
+      num_minibatches: per epoch; divides num_envs * unroll_length, or num_envs where recurrent.
+    """
+    hidden = _doubled(widths) if dueling and not recurrent else widths
+    torso = default_torso(env.observation_space, hidden, activation, channels, layer_norm=layer_norm)
+    values = default_action_values(
+        networks.sequential(torso, networks.gru(memory_size)) if recurrent else torso,
+        env.action_space,
+        distribution,
+        dueling=dueling,
+        num_atoms=num_atoms,
+        low=low,
+        high=high,
+        num_quantiles=num_quantiles,
+    )
+    return pqn(values, num_epochs=num_epochs, num_minibatches=num_minibatches)
