@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import distributions, networks
+from jaxrl.agents.awac import awac
 from jaxrl.agents.cql import CQLHparams, conservative
 from jaxrl.agents.sac import SACHparams, sac
 from jaxrl.agents.td3 import td3
@@ -180,6 +181,33 @@ def build_ddpg(env: Env, *, widths: tuple[int, ...] = (256, 256), activation: st
     """
     agent = build_td3(env, widths=widths, activation=activation, num_critics=1, policy_period=1)
     return agent._replace(hparams=agent.hparams._replace(target_noise=0.0))
+
+
+def build_awac(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (256, 256),
+    activation: str = "relu",
+    layer_norm: bool = False,
+    num_critics: int = 2,
+    squash: bool = False,
+) -> Agent:
+    """AWAC, by default with a Gaussian of free deviation whose actions are clipped, as in the paper.
+
+    Args:
+      widths: of the hidden layers of the policy and of each critic.
+      activation: tanh, relu, elu, swish or gelu.
+      layer_norm: in the critics.
+      num_critics: targets and advantages take their minimum.
+      squash: actions through tanh, instead of clipping.
+    """
+    _check("awac", env)
+    torso = default_torso(env.observation_space, widths, activation, ())
+    return awac(
+        networks.policy(torso, distributions.for_space(env.action_space, squash=squash)),
+        default_action_critic(env, widths, activation, layer_norm=layer_norm),
+        num_critics=num_critics,
+    )
 
 
 def default_action_critic(env: Env, widths: tuple[int, ...], activation: str, *, layer_norm: bool = False) -> Network:
