@@ -34,12 +34,12 @@ HP = CQLHparams(conservative_weight=jnp.float32(2.0))
 
 
 def squashed(mean, std, shape=(1,)):
-    """sample(key, observation) of a squashed Gaussian that does not look at the observation."""
+    """sample(key, observation) of a squashed Gaussian of deviation std around mean + 0.3 of the first observation."""
     distribution = tanh_gaussian(LOW, HIGH, shape)
-    outputs = jnp.concatenate([jnp.full(shape, mean), jnp.full(shape, jnp.log(std))])
 
     def sample(key, observation):
-        params = jnp.broadcast_to(outputs, (*observation.shape[:-1], outputs.size))
+        center = jnp.broadcast_to(mean + 0.3 * observation[..., :1], (*observation.shape[:-1], *shape))
+        params = jnp.concatenate([center, jnp.full_like(center, np.log(std))], -1)
         raw = distribution.sample(key, params)
         return distribution.transform(raw), distribution.log_prob(params, raw)
 
