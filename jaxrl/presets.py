@@ -9,10 +9,12 @@ _CONTINUOUS: dict[str, Any] = dict(num_envs=4, unroll_length=1, steps=100_000, u
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
+    "pqn": dict(num_envs=32, unroll_length=32, steps=500_000, hparams={}),
     **dict.fromkeys(("dqn", "c51", "qrdqn", "iqn", "rainbow"), _OFF_POLICY | {"batch_size": 128}),
     **dict.fromkeys(("sac", "mdpo_off", "td3", "ddpg"), _CONTINUOUS),
     "redq": dict(num_envs=1, unroll_length=1, steps=20_000, hparams={}),
-    **dict.fromkeys(("iql", "xql", "fdvl"), _CONTINUOUS),
+    **dict.fromkeys(("iql", "xql", "fdvl", "awac", "cql", "odice"), _CONTINUOUS),
+    "recoil": dict(hparams={}),
     "bc": dict(hparams={}),
 }
 

@@ -117,3 +117,26 @@ def test_a_buffer_or_dataset_that_does_not_fit_is_refused_before_the_start(folde
     write(folder / "d.npz", rows=20_000)
     assert main(["train", "bc", "--dataset", "d.npz"]) == 2
     assert "d.npz, 20,000 rows, needs" in capsys.readouterr().err and not (folder / "run").exists()
+
+
+def test_choices_that_ask_for_more_than_transitions(folder):
+    """Returns to go for Cal-QL, next actions for BVE, demonstrations for ReCOIL and RLPD."""
+    write(folder / "d.npz")
+    write(folder / "plane.npz", action=np.linspace(-1, 1, 80, dtype=np.float32).reshape(40, 2))
+    common = ["--updates", "3", "--batch-size", "8", "--widths", "8", "--quiet"]
+    assert main(["train", "dqn", "--dataset", "d.npz", "--next-action", "data", *common, "--out", "bve"]) == 0
+    assert main(["train", "cql", "--dataset", "plane.npz", "--calibrated", *common, "--out", "calql"]) == 0
+    assert main(["train", "recoil", "--dataset", "plane.npz", *common, "--out", "without"]) == 2
+    both = ["--dataset", "plane.npz", "--demonstrations", "plane.npz"]
+    assert main(["train", "recoil", *both, *common, "--out", "recoil"]) == 0
+    rlpd = ["train", "dqn", "toys:clock", "--demonstrations", "d.npz", *ONLINE, *SMALL, "--quiet", "--out", "rlpd"]
+    assert main([*rlpd, "--prioritized", "--n-step", "2"]) == 0
+
+
+def test_next_actions_stay_inside_of_their_episode():
+    rows = np.arange(6)
+    flags = [np.array([0, 0, 1, 0, 0, 0], bool), np.array([0, 0, 0, 0, 0, 1], bool)]
+    fields = (rows[:, None] * 1.0, rows, rows * 1.0, *flags, rows[:, None] + 1.0)
+    made = data.with_next_actions(data.Dataset(Transition(*fields), {})).transitions
+    np.testing.assert_array_equal(made.extras["next_action"], [1, 2, 2, 4, 5, 5])
+    np.testing.assert_array_equal(made.extras["weight"], [1, 1, 1, 1, 1, 0])

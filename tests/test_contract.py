@@ -8,37 +8,73 @@ import toys
 
 import jaxrl
 from jaxrl.combinators.population import population
-from jaxrl.factory import AGENTS, static_arguments
+from jaxrl.factory import AGENTS, parts, static_arguments
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
 from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
 from jaxrl.tree import field_names
-from jaxrl.types import TimeStep
+from jaxrl.types import TimeStep, Transition
 
 KEY = jax.random.key(0)
 NUM_ENVS, LENGTH = 4, 4
+
+PLANE = Box(-2.0, 2.0, (2,))
 
 # agent, static arguments, action space
 VARIANTS = {
     "ppo-discrete": ("ppo", {}, Discrete(3)),
     "ppo-multi-discrete": ("ppo", {}, MultiDiscrete((2, 3))),
-    "ppo-continuous": ("ppo", {}, Box(-2.0, 2.0, (2,))),
-    "ppo-squashed": ("ppo", dict(squash=True), Box(-2.0, 2.0, (2,))),
+    "ppo-continuous": ("ppo", {}, PLANE),
+    "ppo-squashed": ("ppo", dict(squash=True), PLANE),
     "ppo-recurrent": ("ppo", dict(recurrent=True, memory_size=8), Discrete(3)),
     "ppo-normalized": ("ppo", dict(normalize_observation=True, normalize_reward=True), Discrete(3)),
     "ppo-early-stop": ("ppo", dict(kl_early_stop=True, normalize_advantage="batch"), Discrete(3)),
+    "dqn": ("dqn", {}, Discrete(3)),
+    "dqn-normalized": ("dqn", dict(normalize_observation=True, prioritized=True, n_step=2), Discrete(3)),
+    "dqn-constrained": ("dqn", dict(constrained=True, store_next_observation=False), Discrete(3)),
+    "c51": ("c51", dict(num_atoms=5), Discrete(3)),
+    "qrdqn": ("qrdqn", dict(num_quantiles=5), Discrete(3)),
+    "iqn": ("iqn", dict(num_quantiles=5, num_samples=3), Discrete(3)),
+    "rainbow": ("rainbow", dict(num_atoms=5), Discrete(3)),
+    "sac": ("sac", dict(updates_per_step=2), PLANE),
+    "mdpo_off": ("mdpo_off", {}, PLANE),
+    "td3": ("td3", {}, PLANE),
+    "ddpg": ("ddpg", {}, PLANE),
+    "redq": ("redq", dict(num_critics=3, updates_per_step=2), PLANE),
+    "iql": ("iql", {}, PLANE),
+    "iql-discrete": ("iql", {}, Discrete(3)),
+    "xql": ("xql", {}, PLANE),
+    "fdvl": ("fdvl", {}, PLANE),
+    "awac": ("awac", {}, PLANE),
+    "cql": ("cql", {}, PLANE),
+    "cal-ql": ("cql", dict(calibrated=True), PLANE),
+    "odice": ("odice", {}, PLANE),
+    "recoil": ("recoil", {}, PLANE),
+    "pqn": ("pqn", {}, Discrete(3)),
+    "bc": ("bc", {}, PLANE),
+    "bc-discrete": ("bc", {}, Discrete(3)),
 }
 
+SMALL = dict(widths=(8,), num_minibatches=1, num_epochs=1, buffer_size=48, min_buffer_size=8, batch_size=8)
 
-def build(name):
+
+def build(name, offline=False):
+    """Environment, agent and hparams of a variant, small; the learner alone where it learns from data only."""
     agent_name, static, space = VARIANTS[name]
-    env = toys.clock(3)._replace(action_space=space)
-    agent, hparams = jaxrl.make_agent(agent_name, env, widths=(8,), num_minibatches=1, num_epochs=1, **static)
+    env, recipe = toys.clock(3)._replace(action_space=space), AGENTS[agent_name]
+    allowed = static_arguments(recipe, offline)
+    static = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
+    agent, hparams = jaxrl.make_agent(agent_name, env, offline=offline, **static)
     return env, agent, hparams
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+def has(name, way):
+    recipe = AGENTS[VARIANTS[name][0]]
+    return recipe.offline if way == "offline" else recipe.online is not None
+
+
+@pytest.fixture(scope="module", params=[name for name in VARIANTS if has(name, "online")])
 def played(request):
     """An agent, its state after a first update, and the rollout that it learned from."""
     env, agent, hparams = build(request.param)
@@ -61,9 +97,11 @@ def signature(tree):
 
 def test_every_agent_is_covered():
     assert {agent for agent, _, _ in VARIANTS.values()} == set(AGENTS)
-    for build_agent in AGENTS.values():
-        documented = build_agent.__doc__
-        assert all(f"{name}:" in documented for name in static_arguments(build_agent))
+    for recipe in AGENTS.values():
+        for offline in {True, False} - ({True} if not recipe.offline else set()):
+            documented = "".join(part.__doc__ for part in parts(recipe, offline))
+            assert all(f"{name}:" in documented for name in static_arguments(recipe, offline))
+        assert recipe.settings.keys() <= static_arguments(recipe).keys()
 
 
 def test_update_keeps_structure_shapes_and_dtypes(played):
@@ -80,34 +118,37 @@ def test_hparams_are_float32_arrays_in_the_state(played):
     assert all(any(np.float32(n) == x for x in inside) for n in numbers)
 
 
-def test_actions_are_in_the_space(played):
+def test_acting(played):
+    """Actions are in the space, greedy ones do not depend on the key, and the actor part of the state is enough."""
     env, agent, _, (_, _, state, now, data, _) = played
-    contains = jax.vmap(jax.vmap(env.action_space.contains))
-    assert contains(data.action).all() and data.action.dtype == env.action_space.dtype
-    greedy = agent.act_greedy(KEY, state, now.memory, now.observation)
-    assert jax.vmap(env.action_space.contains)(greedy[1]).all()
-    other = agent.act_greedy(jax.random.key(1), state, now.memory, now.observation)
-    jax.tree.map(np.testing.assert_array_equal, greedy, other)
-
-
-def test_the_actor_part_is_enough_to_act(played):
-    _, agent, _, (_, _, state, now, *_) = played
+    contains = jax.vmap(env.action_space.contains)
     actor = agent.actor(state)
     assert len(jax.tree.leaves(actor)) < len(jax.tree.leaves(state))
-    full, lean = (agent.act(KEY, s, now.memory, now.observation) for s in (state, actor))
+
+    @jax.jit
+    def ask(state, actor, now):
+        full, lean = (agent.act(KEY, s, now.memory, now.observation) for s in (state, actor))
+        greedy, other = (agent.act_greedy(k, state, now.memory, now.observation) for k in (KEY, jax.random.key(1)))
+        return full, lean, greedy, other, contains(greedy[1]), jax.vmap(contains)(data.action)
+
+    full, lean, greedy, other, *inside = ask(state, actor, now)
+    assert all(x.all() for x in inside) and data.action.dtype == env.action_space.dtype
+    jax.tree.map(np.testing.assert_array_equal, greedy, other)
     jax.tree.map(np.testing.assert_array_equal, full, lean)
 
 
 def test_vmap_over_seeds(played):
     """Each member equals the same seed alone (to rounding, in what is continuous)."""
-    _, _, play, (_, _, after, *_) = played
+    _, agent, play, (_, _, after, *_) = played
     many = jax.jit(jax.vmap(play))(jnp.stack([jax.random.key(7), KEY]))[2]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), many, after)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), agent.actor(many), agent.actor(after))
 
 
 def test_rows_of_weight_zero_are_not_there(played):
-    """Columns of nonsense at weight 0 beside the real ones leave the update as it is."""
+    """Columns of nonsense at weight 0 beside the real ones leave an on-policy update as it is."""
     _, agent, _, (state, *_, data, _) = played
+    if hasattr(state, "buffer"):
+        pytest.skip("learners from batches: below")
     weighted = data._replace(extras=data.extras | {"weight": jnp.ones_like(data.reward)})
 
     def garbage(x):
@@ -119,6 +160,67 @@ def test_rows_of_weight_zero_are_not_there(played):
     update = jax.jit(agent.update)
     clean, dirty = update(KEY, state, weighted)[0], update(KEY, state, padded)[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), clean, dirty)
+
+
+@pytest.fixture(scope="module", params=[name for name in VARIANTS if has(name, "offline")])
+def learned(request):
+    """A learner from batches, a batch of random transitions, its state before and after an update on it."""
+    env, learner, hparams = build(request.param, offline=True)
+    keys = iter(jax.random.split(KEY, 8))
+    observation, after = (jax.random.normal(next(keys), (12, 2)) for _ in range(2))
+    action = jax.vmap(env.action_space.sample)(jax.random.split(next(keys), 12))
+    ends = jax.random.uniform(next(keys), (2, 12)) < 0.2
+    extras = {"weight": jnp.ones(12), "next_action": action[::-1], "mc_return": jnp.ones(12)}
+    extras |= {"demonstration": (jnp.arange(12) % 2).astype(jnp.float32)}
+    data = Transition(observation, action, jax.random.normal(next(keys), (12,)), *ends, after, extras)
+    update = jax.jit(learner.update)
+    state = jax.jit(learner.init)(next(keys), hparams, data)
+    return learner, update, data, state, update(KEY, state, data)
+
+
+def test_learners_keep_structure_and_move(learned):
+    learner, _, _, state, (after, metrics) = learned
+    assert signature(state) == signature(after)
+    assert all(x.shape == () and x.dtype == jnp.float32 and np.isfinite(x) for x in metrics.values())
+    moved = [(np.asarray(a) != np.asarray(b)).any() for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(after))]
+    assert sum(moved) > 4 and len(jax.tree.leaves(learner.actor(state))) < len(moved)
+
+
+def test_what_stands_in_rows_of_weight_zero_changes_nothing(learned):
+    _, update, data, state, _ = learned
+    out = jnp.arange(12) % 3 == 0
+
+    def fill(value):
+        def leaf(x):
+            if not jnp.issubdtype(x.dtype, jnp.floating):
+                return x
+            return jnp.where(out.reshape(-1, *[1] * (x.ndim - 1)), value, x)
+
+        filled = jax.tree.map(leaf, data)
+        return filled._replace(extras=filled.extras | {"weight": 1.0 - out})
+
+    clean, other, poisoned = (update(KEY, state, fill(value)) for value in (0.0, 1.5, jnp.nan))
+    for dirty in (other, poisoned):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), clean, dirty)
+    different = update(KEY, state, fill(0.0)._replace(extras=data.extras))[0]
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(clean[0]), jax.tree.leaves(different)))
+
+
+def test_priorities_are_reported_where_rows_have_an_index(learned):
+    learner, _, data, state, _ = learned
+    if learner.update.__qualname__.startswith(("bc.",)):
+        pytest.skip("has no TD error")
+    indexed = data._replace(extras=data.extras | {"index": jnp.arange(12)})
+    metrics = jax.jit(learner.update)(KEY, state, indexed)[1]
+    assert metrics["priority"].shape == (12,) and (metrics["priority"] >= 0).all()
+
+
+def test_defaults_are_in_the_ranges_that_their_help_states():
+    from jaxrl.cli.flags import check_range, of_hparams
+
+    for name in VARIANTS:
+        for flag in of_hparams(build(name, offline=not has(name, "online"))[2]):
+            check_range(flag, flag.default)
 
 
 @pytest.mark.parametrize("name", ["ppo-discrete", "ppo-recurrent"])
@@ -171,13 +273,14 @@ def test_default_networks_for_every_kind_of_observation():
 
 def test_every_preset_fits_its_agent():
     """Static choices are the builder's, numbers the agent's; without a part, the numbers of the part are left out."""
-    loop = {"num_envs", "unroll_length", "steps", "reset_pool", "hparams"}
-    env = toys.clock()._replace(action_space=Box(-1.0, 1.0, (2,)))
+    loop = {"num_envs", "unroll_length", "steps", "reset_pool", "updates", "hparams"}
     for (name, env_name), preset in PRESETS.items():
+        space = next(space for agent, _, space in VARIANTS.values() if agent == name)
         assert preset.keys() <= loop | static_arguments(AGENTS[name]).keys()
-        _, hparams = jaxrl.make_agent(name, env, preset=env_name)
+        _, hparams = jaxrl.make_agent(name, toys.clock()._replace(action_space=space), preset=env_name)
         for number, value in preset["hparams"].items():
             assert number in field_names(hparams) and value in jax.tree.leaves(hparams), (env_name, number)
+    env = toys.clock()._replace(action_space=PLANE)
     _, hparams = jaxrl.make_agent("ppo", env, preset="Pendulum-v1", normalize_reward=False)
     assert hparams.agent.discount == 0.95
 
@@ -187,6 +290,9 @@ def test_every_preset_fits_its_agent():
     [
         (("pppo",), "no agent is called 'pppo'; there are ppo"),
         (("ppo", dict(width=3)), "ppo has no argument 'width'; it has widths"),
+        (("ppo", dict(offline=True)), "ppo learns from its own rollouts"),
+        (("bc",), "bc learns from a dataset alone: give offline=True"),
+        (("dqn", dict(offline=True, n_step=3)), "dqn has no argument 'n_step'"),
         (("ppo", dict(activation="tahn")), "activation"),
     ],
 )

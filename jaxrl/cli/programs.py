@@ -38,13 +38,11 @@ def make(settings: Any) -> Program:
 
     options = settings.options
     if settings.dataset is not None:
-        import jax
-
         from jaxrl.data import nbytes, num_transitions, to_device
 
         rows, size = num_transitions(settings.dataset), nbytes(settings.dataset)
         check_memory(size, f"{options['dataset']}, {rows:,} rows,")
-        data = jax.tree.map(jax.numpy.asarray, to_device(settings.dataset).transitions)
+        data = to_device(wanted_extras(settings)).transitions
         updates, chunks = plan(options["updates"], 1)
         return Program(
             lambda data: offline(settings.agent, data, batch_size=options["batch_size"]),
@@ -64,6 +62,19 @@ def make(settings: Any) -> Program:
         notes = replay_notes(loop, settings)
     total = updates * one * chunks
     return Program(lambda data: loop, (), updates, updates * one, total, options["steps"], "steps", notes)
+
+
+def wanted_extras(settings: Any) -> Any:
+    """The dataset with what static choices of the learner ask for beside the transitions."""
+    from jaxrl.data import with_next_actions, with_returns
+    from jaxrl.tree import get_field
+
+    dataset = settings.dataset
+    if settings.static.get("calibrated"):
+        dataset = with_returns(dataset, get_field(settings.hparams, "discount"))
+    if settings.static.get("next_action") == "data":
+        dataset = with_next_actions(dataset)
+    return dataset
 
 
 def plan(steps: int, steps_per_update: int) -> tuple[int, int]:

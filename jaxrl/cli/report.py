@@ -16,8 +16,8 @@ def progress(row: dict[str, Any], total: int, chunk: int, num_chunks: int, unit:
     value = row.get(told)
     shown = "-" if value is None else f"{value:.2f}"
     left = seconds / done * (total - done)
-    rate = f"{done / seconds:>10,.0f} {unit}/s"
-    line = f"{done:>12,} / {total:,} {unit}  {rate}  {(told or 'return').removeprefix('episode/')} {shown:>9}  {left:5.0f} s left"
+    name, rate = told.removeprefix("episode/"), f"{done / seconds:>10,.0f} {unit}/s"
+    line = f"{done:>12,} / {total:,} {unit}  {rate}  {name} {shown:>9}  {left:5.0f} s left"
     if sys.stdout.isatty():
         print(f"\r\033[K{line}", end="\n" if last else "", flush=True)
     elif last or chunk * 10 // num_chunks > (chunk - 1) * 10 // num_chunks:

@@ -22,7 +22,8 @@ from jaxrl.cli.errors import BadInput, bad_input
 
 FILES = ("config.json", "metrics.jsonl", "policy.safetensors", "learner.safetensors", "result.json")
 
-RECORDED = ("reset_pool", "seed", "episodes", "dataset", "batch_size", "init_from")  # of the options, in config.json
+# Of the options, those in config.json.
+RECORDED = "reset_pool seed episodes dataset batch_size demonstrations demonstration_fraction init_from".split()
 
 
 def choose(settings: Any) -> pathlib.Path:

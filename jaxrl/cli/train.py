@@ -90,7 +90,8 @@ def read_settings(argv: list[str]) -> Settings:
     first = flags.parse(own + static_flags, rest, prog, "", partial=True)
     static = {flag.name: first[flag.name] for flag in static_flags}
     with bad_input(ValueError, TypeError):
-        agent, hparams = make_agent(agent_name, env, preset=env_name, offline=from_data, **static)
+        given = demonstrations(first, env)
+        agent, hparams = make_agent(agent_name, env, preset=env_name, offline=from_data, **given, **static)
     if not from_data and preset["hparams"].get("decay_steps") == preset["steps"]:
         hparams = replace_fields(hparams, decay_steps=float(first["steps"]))  # tuned to end with the run: so it does
     hparam_flags = flags.of_hparams(hparams)
@@ -110,6 +111,19 @@ def read_settings(argv: list[str]) -> Settings:
     options = {flag.name: values[flag.name] for flag in own}
     check_options(options)
     return Settings(agent_name, env_name, env_params, static, options, hparams, agent, env, dataset, plays)
+
+
+def demonstrations(options: dict[str, Any], env: Any) -> dict[str, Any]:
+    """What `make_agent` takes for --demonstrations FILE."""
+    if not options["demonstrations"]:
+        return {}
+    from jaxrl import data
+
+    given = data.read(options["demonstrations"])
+    with bad_input(ValueError, what=options["demonstrations"]):
+        data.check_fits(given, env)
+    fraction = options["demonstration_fraction"]
+    return {"demonstrations": data.to_device(given).transitions, "demonstration_fraction": fraction}
 
 
 def run_flags(preset: dict[str, Any]) -> list:
@@ -145,6 +159,8 @@ def common_flags() -> list:
     return [
         Flag("episodes", int, 128, "episodes of the final evaluation"),
         Flag("seed", int, 0, "of everything random"),
+        Flag("demonstrations", str, "", "file whose transitions are added to every batch (RLPD; experts for recoil)"),
+        Flag("demonstration_fraction", float, 0.5, "(0, 1) of a batch"),
         Flag("init_from", str, "", "run directory whose learner is where this one starts (online or offline)"),
         Flag("out", str, "", "run directory; default runs/AGENT-ENV-SEED-TIME"),
         Flag("overwrite", bool, False, "replace the run in --out"),

@@ -34,7 +34,7 @@ from jaxrl.data.recipes import (
     sample_episodes,
 )
 from jaxrl.data.scores import normalized_score, reference_scores, with_scores
-from jaxrl.data.views import n_step, sequences, with_returns
+from jaxrl.data.views import n_step, sequences, with_next_actions, with_returns
 
 __all__ = [
     "Dataset",
@@ -75,6 +75,7 @@ __all__ = [
     "to_device",
     "tq",
     "unique_pairs",
+    "with_next_actions",
     "with_returns",
     "with_scores",
     "write",

@@ -36,6 +36,21 @@ def with_returns(dataset: Dataset, discount: float) -> Dataset:
     return _with_extras(dataset, {"mc_return": returned.astype(np.float32)}, mc_discount=discount)
 
 
+def with_next_actions(dataset: Dataset) -> Dataset:
+    """Adds extras["next_action"], a_{t+1} of the same episode, for learners that value the data's own policy.
+
+    A row that was truncated has none, and gets weight 0; one that terminated needs none.
+    """
+    starts, stops = episode_bounds(dataset)
+    data = dataset.transitions
+    following = np.arange(num_transitions(dataset)) + 1
+    following[stops - 1] = stops - 1  # of a last row: anything
+    cut = np.asarray(data.truncated) & ~np.asarray(data.terminated)
+    weight = np.asarray(data.extras.get("weight", 1.0), np.float32) * ~cut
+    action = jax.tree.map(lambda x: np.asarray(x)[following], data.action)
+    return _with_extras(dataset, {"next_action": action, "weight": weight.astype(np.float32)})
+
+
 def n_step(dataset: Dataset, n: int, discount: float) -> Dataset:
     """Rows that span up to n steps of one episode, m = min(n, steps to its end) of them.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Callable, NamedTuple
 
 from jaxrl import presets
+from jaxrl.combinators.demonstrations import with_demonstrations
 from jaxrl.factory import actor_critic, offline_learners, online, value_based
 from jaxrl.factory.on_policy import build_ppo
 from jaxrl.tree import field_names, get_field, replace_fields
-from jaxrl.types import Agent, Env, PyTree
+from jaxrl.types import Agent, Env, PyTree, Transition
 
 
 class Recipe(NamedTuple):
@@ -38,6 +39,7 @@ def _from_data(learner: Callable[..., Agent], **settings: Any) -> Recipe:
 
 AGENTS: dict[str, Recipe] = {
     "ppo": Recipe(build_ppo),
+    "pqn": Recipe(value_based.build_pqn, online.on_explored_rollouts),
     "dqn": _replayed(value_based.build_dqn, online.epsilon_greedy),
     "c51": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="categorical"),
     "qrdqn": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="quantile"),
@@ -58,12 +60,23 @@ AGENTS: dict[str, Recipe] = {
     "iql": _replayed(offline_learners.build_iql, online.warm_up),
     "xql": _replayed(offline_learners.build_xql, online.warm_up),
     "fdvl": _replayed(offline_learners.build_fdvl, online.warm_up),
+    "awac": _replayed(actor_critic.build_awac, online.warm_up),
+    "cql": _replayed(actor_critic.build_cql, online.warm_up),
+    "odice": _replayed(offline_learners.build_odice, online.warm_up),
+    "recoil": _from_data(offline_learners.build_recoil),
     "bc": _from_data(offline_learners.build_bc),
 }
 
 
 def make_agent(
-    name: str, env: Env, *, preset: str | None = None, offline: bool = False, **static: Any
+    name: str,
+    env: Env,
+    *,
+    preset: str | None = None,
+    offline: bool = False,
+    demonstrations: Transition | None = None,
+    demonstration_fraction: float = 0.5,
+    **static: Any,
 ) -> tuple[Agent, PyTree]:
     """An agent for an environment.
 
@@ -71,6 +84,8 @@ def make_agent(
       name: one of `AGENTS`.
       preset: name of an environment whose tuned settings are taken (`jaxrl.presets`); None takes the defaults.
       offline: the learner alone, as `jaxrl.offline` takes it, without replay and exploration.
+      demonstrations: transitions [D] that are added to every batch of the learner; see `with_demonstrations`.
+      demonstration_fraction: of a batch, in (0, 1).
       **static: keywords of the builder (`widths=(256, 256)`, `recurrent=True`, `num_epochs=8`), over the preset's.
 
     Returns:
@@ -95,6 +110,10 @@ def make_agent(
     chosen = {**allowed, **{k: v for k, v in tuned.items() if k in allowed}, **static}
     first, *around = parts(recipe, offline)
     agent = first(env, **{k: chosen[k] for k in first.__kwdefaults__ or {}})
+    if demonstrations is not None:
+        if not recipe.offline:
+            raise ValueError(f"make_agent: {name} learns from its own rollouts, not from demonstrations")
+        agent = with_demonstrations(agent, demonstrations, demonstration_fraction)
     for wrap in around:
         agent = wrap(agent, env, **{k: chosen[k] for k in wrap.__kwdefaults__ or {}})
     # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
