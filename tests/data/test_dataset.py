@@ -163,6 +163,8 @@ def test_mixture_has_the_fractions_in_whole_episodes():
     drawn = found.transitions.observation["parts"][0][::5][:24, 0]
     assert len(set(drawn)) == 24  # without replacement
     equal(found.transitions, d.mixture([one, two], [0.8, 0.2], 150).transitions)
+    halves = d.mixture([one, one], [0.5, 0.5], 100).transitions.observation["parts"][0][::5, 0]
+    assert set(halves[:10]) != set(halves[10:])  # each drawn by itself
     assert not np.array_equal(
         drawn, d.mixture([one, two], [0.8, 0.2], 150, seed=5).transitions.observation["parts"][0][::5][:24, 0]
     )

@@ -257,6 +257,10 @@ def test_d4rl_without_successors_drops_the_rows_that_have_none(tmp_path, source)
     data = d.read(path).transitions
     np.testing.assert_array_equal(data.observation[:, 0], [0, 1, 2, 4])
     np.testing.assert_array_equal(data.truncated, [False, False, False, True])
+    d4rl(path, without=("next_observations",), timeouts=np.arange(ROWS) == 4)
+    data = d.read(path).transitions
+    np.testing.assert_array_equal(data.observation[:, 0], [0, 1, 2, 3, 5])
+    np.testing.assert_array_equal(data.truncated, [False, False, False, True, True])
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def test_sketches_of_parts_make_the_sketch_of_the_whole():
     assert measures.estimate(empty) == 0.0
 
 
+@pytest.mark.parametrize("bits", [3, 8])
+def test_the_estimator_is_that_of_the_paper(bits):
+    """Also where registers are full: sigma, tau and the weights of Ertl's equation, summed term by term."""
+    registers = np.random.default_rng(0).integers(0, bits + 2, 64)
+    count, m = np.bincount(registers, minlength=bits + 2), 64
+    x, y = count[0] / m, 1 - count[-1] / m
+    sigma = x + sum(x ** (2**k) * 2 ** (k - 1) for k in range(1, 40))
+    tau = (1 - y - sum((1 - y ** (2.0**-k)) ** 2 * 2.0**-k for k in range(1, 60))) / 3
+    inverse = m * sigma + sum(count[k] * 2.0**-k for k in range(1, bits + 1)) + m * tau * 2.0**-bits
+    np.testing.assert_allclose(measures.estimate(registers, bits), m**2 / (2 * np.log(2)) / inverse, rtol=1e-12)
+
+
 def test_saco_by_either_count():
     random = np.random.default_rng(1)
     small, large = (of(random.integers(0, n, (40_000, 2)).astype(np.float32)) for n in (60, 150))
