@@ -72,6 +72,31 @@ def n_step_returns(reward, next_value, discount, is_last, n: int, weight=None) -
     return jax.lax.scan(step, start, rows, reverse=True)[1]
 
 
+def n_step_parts(reward, discount, is_last, n: int, weight=None) -> tuple[Array, Array, Array]:
+    """What `n_step_returns` adds up: G^n_t = total_t + decay_t V(s'_k), k = row_t, for values that are no numbers.
+
+    Arguments and errors as in `n_step_returns`.
+
+    Returns:
+      total, decay (the product of the discounts up to row k) and row, int32, each [T, ...].
+    """
+    if n < 1:
+        raise ValueError(f"n_step_parts: n is {n}, must be >= 1")
+    is_last = is_last | _is_end(reward, weight)
+    weight = jnp.ones_like(reward) if weight is None else weight
+
+    def step(parts, row):  # parts: those of G^1 .. G^n of the next row
+        reward, discount, is_last, weight, index = row
+        here = (jnp.zeros_like(reward), jnp.ones_like(reward), jnp.full_like(parts[2][0], index))
+        after = [jnp.where(is_last, a, jnp.concatenate([a[None], x[:-1]])) for a, x in zip(here, parts)]
+        new = (reward + discount * after[0], discount * after[1], after[2])
+        return tuple(jnp.where(weight > 0, a, x) for a, x in zip(new, parts)), tuple(a[-1] for a in new)
+
+    zeros = jnp.zeros((n, *reward.shape[1:]), jnp.result_type(reward, discount))
+    rows = (reward, jnp.broadcast_to(discount, reward.shape), is_last, weight, jnp.arange(reward.shape[0]))
+    return jax.lax.scan(step, (zeros, zeros, zeros.astype(jnp.int32)), rows, reverse=True)[1]
+
+
 def vtrace(
     reward, value, next_value, discount, trace, ratio, *, clip_rho=1.0, clip_c=1.0, clip_pg_rho=1.0, weight=None
 ) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ from jaxrl import action_values, losses, networks
 from jaxrl.action_values import ActionValues
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.pqn import pqn
+from jaxrl.agents.r2d2 import r2d2
 from jaxrl.distributions import for_space
 from jaxrl.factory.parts import default_policy, default_torso
 from jaxrl.spaces import Discrete, Space
@@ -181,3 +182,56 @@ def build_pqn(
         num_quantiles=num_quantiles,
     )
     return pqn(values, num_epochs=num_epochs, num_minibatches=num_minibatches)
+
+
+def build_r2d2(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (64,),
+    activation: str = "relu",
+    channels: tuple[int, ...] = (16,),
+    layer_norm: bool = False,
+    memory_size: int = 64,
+    distribution: str = "scalar",
+    num_atoms: int = 51,
+    low: float = -10.0,
+    high: float = 10.0,
+    num_quantiles: int = 32,
+    dueling: bool = True,
+    rescale: bool = True,
+    td_steps: int = 5,
+    burn_in: int = 0,
+    target_period: int = 1,
+) -> Agent:
+    """R2D2: double Q-learning of a recurrent network on sequences.
+
+    Args:
+      widths: of the hidden layers before the GRU.
+      activation: tanh, relu, elu, swish or gelu.
+      channels: of the convolutions before them, where observations are images [H, W, C].
+      layer_norm: normalise the hidden layers before their activation.
+      memory_size: of the GRU.
+      distribution: of returns: scalar, categorical, quantile, implicit_quantile or random_mixture.
+      num_atoms: of categorical.
+      low: the least return of categorical.
+      high: the largest return of categorical.
+      num_quantiles: of quantile; of implicit_quantile, those that actions are chosen by.
+      dueling: value and advantage streams, each reading one half of the memory.
+      rescale: learn values on the scale sign(x) (sqrt(|x| + 1) - 1); not of categorical.
+      td_steps: rewards in a target, within its sequence.
+      burn_in: rows at the start of a sequence that only refresh the memory.
+      target_period: updates between two of the target.
+    """
+    torso = default_torso(env.observation_space, widths, activation, channels, layer_norm=layer_norm)
+    values = default_action_values(
+        networks.sequential(torso, networks.gru(memory_size)),
+        env.action_space,
+        distribution,
+        dueling=dueling,
+        rescale=rescale,
+        num_atoms=num_atoms,
+        low=low,
+        high=high,
+        num_quantiles=num_quantiles,
+    )
+    return r2d2(values, num_steps=td_steps, burn_in=burn_in, target_period=target_period)
