@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxrl import action_values, losses, networks
 from jaxrl.action_values import ActionValues
+from jaxrl.agents.discrete_sac import discrete_sac
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.pqn import pqn
 from jaxrl.agents.r2d2 import r2d2
@@ -235,3 +236,48 @@ def build_r2d2(
         num_quantiles=num_quantiles,
     )
     return r2d2(values, num_steps=td_steps, burn_in=burn_in, target_period=target_period)
+
+
+def build_discrete_sac(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (64, 64),
+    activation: str = "relu",
+    channels: tuple[int, ...] = (16,),
+    layer_norm: bool = False,
+    distribution: str = "scalar",
+    num_atoms: int = 51,
+    low: float = -10.0,
+    high: float = 10.0,
+    num_quantiles: int = 32,
+    dueling: bool = False,
+    num_critics: int = 2,
+) -> Agent:
+    """SAC for finitely many actions, with separate networks for the policy and the critics.
+
+    Args:
+      widths: of the hidden layers of each.
+      activation: tanh, relu, elu, swish or gelu.
+      channels: of the convolutions before them, where observations are images [H, W, C].
+      layer_norm: normalise the hidden layers of the critics before their activation.
+      distribution: of the critics' returns: scalar, categorical, quantile, implicit_quantile or random_mixture.
+      num_atoms: of categorical.
+      low: the least return of categorical.
+      high: the largest return of categorical.
+      num_quantiles: of quantile; of implicit_quantile, those that values are computed by.
+      dueling: value and advantage streams in the critics.
+      num_critics: whose minimum is taken.
+    """
+    space = env.observation_space
+    values = default_action_values(
+        default_torso(space, _doubled(widths) if dueling else widths, activation, channels, layer_norm=layer_norm),
+        env.action_space,
+        distribution,
+        dueling=dueling,
+        num_atoms=num_atoms,
+        low=low,
+        high=high,
+        num_quantiles=num_quantiles,
+    )
+    policy = default_policy(space, default_torso(space, widths, activation, channels), for_space(env.action_space))
+    return discrete_sac(policy, values, num_critics=num_critics)
