@@ -34,6 +34,7 @@ def read_ogbench(path: str | os.PathLike, extras: Sequence[str] = ()) -> Dataset
     for name in [*(n for n in _KNOWN if n in entries), *extras]:
         if entries[name].shape[:1] != length or not length:
             raise BadFile(f"{path}: {name}: has shape {entries[name].shape}, must begin with {length}, as observations")
+    entries = {n: entry._replace(offset=None) for n, entry in entries.items()}  # read by zipfile, which checks CRCs
     arrays = {n: load(entries[n]) for n in [*(n for n in _KNOWN if n in entries), *extras]}
     ends = column(arrays["terminals"], "terminals", path, bool)
     if "next_observations" in arrays:

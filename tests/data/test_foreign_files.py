@@ -320,6 +320,22 @@ def test_ogbench(tmp_path):
     assert d.read(path).transitions.observation.dtype == np.uint8
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_of_an_ogbench_file_is_refused_or_changes_nothing(tmp_path, save):
+    path, random, num_refused = tmp_path / "x.npz", np.random.default_rng(0), 0
+    ogbench(path, save=save, observations=random.normal(size=(8, 300)).astype(np.float32))
+    whole, expected = path.read_bytes(), d.read(path)
+    for _ in range(200):
+        position, bit = random.integers(len(whole)), 1 << random.integers(8)
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :])
+        try:
+            equal(d.read(path).transitions, expected.transitions)
+        except ValueError as error:
+            assert "\n" not in str(error) and "x.npz" in str(error)
+            num_refused += 1
+    assert num_refused > 180
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
