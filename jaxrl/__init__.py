@@ -8,22 +8,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxrl import distributions, envs, losses, networks, returns, transforms, tree, types
+    from jaxrl import (
+        buffers,
+        data,
+        distributions,
+        envs,
+        exploration,
+        losses,
+        networks,
+        returns,
+        transforms,
+        tree,
+        types,
+    )
     from jaxrl.agents.ppo import ppo
+    from jaxrl.combinators.demonstrations import with_demonstrations
+    from jaxrl.combinators.exploration import with_exploration
     from jaxrl.combinators.normalize import normalize_observations
+    from jaxrl.combinators.replay import with_replay
     from jaxrl.combinators.transform import with_transform
     from jaxrl.evaluation import evaluate
     from jaxrl.factory import make_agent
     from jaxrl.interaction import rollout
-    from jaxrl.loop import online, run
+    from jaxrl.loop import offline, online, run
     from jaxrl.policy_file import load
     from jaxrl.types import Agent, Env, Loop, Network, Policy, TimeStep, Transition
 
 __version__ = "0.1.0"
 
 _MODULES = (
+    "buffers",
+    "data",
     "distributions",
     "envs",
+    "exploration",
     "losses",
     "networks",
     "presets",
@@ -36,9 +54,13 @@ _MODULES = (
 _NAMES = {
     "ppo": "jaxrl.agents.ppo",
     "normalize_observations": "jaxrl.combinators.normalize",
+    "with_demonstrations": "jaxrl.combinators.demonstrations",
+    "with_exploration": "jaxrl.combinators.exploration",
+    "with_replay": "jaxrl.combinators.replay",
     "with_transform": "jaxrl.combinators.transform",
     "evaluate": "jaxrl.evaluation",
     "make_agent": "jaxrl.factory",
+    "offline": "jaxrl.loop",
     "online": "jaxrl.loop",
     "run": "jaxrl.loop",
     "load": "jaxrl.policy_file",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrl
+from jaxrl.combinators.replay import learner_state
 from jaxrl.envs import diagnostic
 from jaxrl.spaces import Box
 from jaxrl.types import Env, TimeStep
@@ -48,11 +49,12 @@ def side_by_side(probes) -> Env:
     return Env(reset, step, jnp.int32(0), Box(-1.0, 1.0, (2,)), envs[0].action_space)
 
 
-def learn(make_agent, continuous, *, num_envs=16, unroll_length=16, num_updates=160, num_seeds=4, seed=0):
+def learn(make_agent, continuous, *, learner=None, num_envs=16, unroll_length=16, num_updates=160, num_seeds=4, seed=0):
     """Trains on every probe with several seeds, in one compiled program. Returns {name: Result}.
 
     Args:
       make_agent: (env) -> agent, hparams; hparams must use `DISCOUNT`.
+      learner: (env) -> the learner inside of replay and exploration, which is asked instead.
     """
     probes = diagnostic.probes(continuous)
     env = side_by_side(probes)
@@ -67,7 +69,8 @@ def learn(make_agent, continuous, *, num_envs=16, unroll_length=16, num_updates=
     keys, indices = jax.random.split(jax.random.key(seed), num_seeds), jnp.arange(len(probes))
     both = jax.vmap(jax.vmap(train, (0, None)), (None, 0))
     states, rewards = jax.jit(both)(keys, indices)
-    ask = jax.jit(jax.vmap(lambda state, history: replay(agent, state, history), (0, None)))
+    asked, part = (agent, lambda state: state) if learner is None else (learner(env), learner_state)
+    ask = jax.jit(jax.vmap(lambda state, history: replay(asked, part(state), history), (0, None)))
     results = {}
     for i, (name, probe) in enumerate(probes.items()):
         state = jax.tree.map(lambda x: x[i], states)
@@ -96,8 +99,9 @@ def replay(agent, state, history, num_samples=512):
 
     def step(memory, inputs):
         key, observation = inputs
-        memory, action, extras = agent.act(key, state, memory, observation)
-        return memory, (extras["value"][0], action)
+        value = agent.act_greedy(key, state, memory, observation)[2]["value"][0]
+        memory, action, _ = agent.act(key, state, memory, observation)
+        return memory, (value, action)
 
     keys = jax.random.split(jax.random.key(2), history.shape[0])
     return jax.lax.scan(step, memory, (keys, observations))[1]

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 SIMULATORS = {"gymnax", "brax", "mujoco", "mujoco_playground"}
-HEAVY = SIMULATORS | {"flax", "orbax", "tyro", "matplotlib", "safetensors"}
+HEAVY = SIMULATORS | {"flax", "h5py", "orbax", "tyro", "matplotlib", "safetensors"}
 
 # From left to right; a module imports from its own rank or from the left of it.
 RANKS = [

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl.types import Array
 
-FANOUT = 16  # children of a node: few levels, and one gather of a contiguous row a level
+FANOUT = 8  # children of a node: few levels, and one gather of a contiguous row a level
 NO_INDEX = 2**31 - 1  # `put` drops it: of rows that no buffer holds
 
 
@@ -49,14 +49,14 @@ def put(sums: tuple[Array, ...], index: Array, value: Array) -> tuple[Array, ...
 
 def find(sums: tuple[Array, ...], mass: Array) -> Array:
     """The i with sum(p[:i]) <= mass < sum(p[:i + 1]), for each mass [K] in [0, total); never one of priority 0."""
-    index = jnp.zeros(mass.shape, jnp.int32)
+    index, before_and_self = jnp.zeros(mass.shape, jnp.int32), jnp.triu(jnp.ones((FANOUT, FANOUT)))
     for level in reversed(sums):
         children = level[index]  # [K, FANOUT]
-        upto = jnp.cumsum(children, axis=-1)
+        upto = jnp.matmul(children, before_and_self, precision="highest")  # on a CPU twice as fast as cumsum
         # Rounding can leave the mass at or beyond the last sum: then it is the last child that has any.
         last = jnp.max(jnp.where(children > 0, jnp.arange(FANOUT), 0), axis=-1)
         child = jnp.minimum(jnp.sum(upto <= mass[:, None], axis=-1), last)
-        before = jnp.where(child > 0, jnp.take_along_axis(upto, jnp.maximum(child - 1, 0)[:, None], -1)[:, 0], 0.0)
+        before = jnp.max(jnp.where(jnp.arange(FANOUT) < child[:, None], upto, 0.0), axis=-1)
         mass, index = mass - before, index * FANOUT + child
     return index
 
