@@ -107,7 +107,7 @@ def test_fixed_point_of_quantiles_and_mixtures(family):
     mdps = [tabular.random_mdp(seed, S, A, 0.8, branching=1) for seed in range(4)]
     static = {
         "quantile": dict(num_quantiles=4),
-        "implicit_quantile": dict(num_samples=2, num_greedy=4, num_cosines=4, widths=()),
+        "implicit_quantile": dict(num_samples=4, num_greedy=4, num_cosines=4, widths=()),
         "random_mixture": dict(num_heads=3, loss=losses.squared),
     }[family]
     # Several features a state, since one may be dead behind the rectifier of the embedding of levels.
@@ -195,6 +195,43 @@ def test_values_of_the_data_policy(mdps):
     states = fixed_point(values, mdps, data=tabular.stack(rows), next_action="data")
     exact = [tabular.q_of(m, tabular.evaluate_policy(m, p)) for m, p in zip(mdps, policies)]
     np.testing.assert_allclose(table(values, states), exact, atol=1e-3)
+
+
+def test_fixed_point_of_crr(mdps):
+    """pi = pi_data exp(k Q) / Z and Q = Q of pi: a fixed point of both at once."""
+    k = 0.7
+    behaviors = [tabular.random_policy(seed, S, A) * 0.7 + 0.1 for seed in range(4)]
+    data = tabular.stack([tabular.rows(m, b / S) for m, b in zip(mdps, behaviors)])
+    data = jax.tree.map(lambda x: jnp.tile(x, (1, 8)), data)  # next actions are drawn: more of them, less noise
+    values = action_values.scalar(one_hot(), A)
+    policy = Policy(tabular.logits_table(S, A), categorical(A))
+    numbers = dict(inverse_temperature=k, max_weight=1e9, threshold=1.0)
+    static = dict(behavior=policy, next_action="behavior", data=data, numbers=numbers, num_updates=8000)
+    states = fixed_point(values, mdps, **static)
+    learned = table(values, states)
+    for i, (mdp, behavior) in enumerate(zip(mdps, behaviors)):
+        pi = behavior
+        for _ in range(500):
+            q = tabular.q_of(mdp, tabular.evaluate_policy(mdp, pi))
+            new = behavior * np.exp(k * (q - q.max(1, keepdims=True)))
+            pi = 0.5 * pi + 0.5 * new / new.sum(1, keepdims=True)
+        np.testing.assert_allclose(jax.nn.softmax(states.params["behavior"][i]), pi, atol=0.01)
+        np.testing.assert_allclose(learned[i], q, atol=0.03)
+        state = jax.tree.map(lambda x, i=i: x[i], states)
+        np.testing.assert_array_equal(dqn(values, behavior=policy).act(KEY, state, (), jnp.arange(S))[1], pi.argmax(1))
+
+
+def test_monte_carlo_estimation():
+    """Values are means of the data's returns, nothing is bootstrapped."""
+    returned = np.random.default_rng(0).normal(size=(S, A, 2))
+    s, a, k = (jnp.asarray(x.ravel(), jnp.int32) for x in np.meshgrid(range(S), range(A), range(2), indexing="ij"))
+    nothing = jnp.zeros(s.shape, bool)
+    extras = {"mc_return": jnp.asarray(returned.ravel(), jnp.float32)}
+    data = Transition(s, a, jnp.full(s.shape, 100.0), nothing, nothing, s, extras)
+    values = action_values.scalar(one_hot(), A)
+    agent = dqn(values, next_action="none", optimizer=decaying(2000))
+    states = learn(agent, DQNHparams(0.03), jax.tree.map(lambda x: x[None], data), 2000)
+    np.testing.assert_allclose(table(values, states)[0], returned.mean(-1), atol=1e-3)
 
 
 def sgd(hp):
@@ -314,7 +351,10 @@ def test_greedy_acting():
 
 @pytest.mark.parametrize(
     "static, message",
-    [(dict(target_period=0), "target_period is 0, must be >= 1"), (dict(next_action="best"), "next_action is 'best'")],
+    [
+        (dict(target_period=0), "target_period is 0, must be >= 1"),
+        (dict(next_action="best"), "next_action is 'best', allowed"),
+    ],
 )
 def test_bad_arguments(static, message):
     with pytest.raises(ValueError, match=message):
@@ -331,13 +371,16 @@ def test_bad_arguments_of_the_builder():
     ]:
         with pytest.raises(ValueError, match=message):
             build_dqn(env, **static)
+    with pytest.raises(ValueError, match="next_action is 'behavior', needs a behavior"):
+        build_dqn(env, next_action="behavior")
     with pytest.raises(ValueError, match="must be Discrete"):
         build_dqn(env._replace(action_space=Box(-1.0, 1.0, (2,))))
 
 
-def test_data_without_next_actions():
+@pytest.mark.parametrize("next_action, needed", [("data", "next_action"), ("none", "mc_return")])
+def test_data_without_what_a_next_action_needs(next_action, needed):
     data = random_data()
-    agent = dqn(action_values.scalar(networks.mlp((8,)), A), next_action="data")
+    agent = dqn(action_values.scalar(networks.mlp((8,)), A), next_action=next_action)
     state = agent.init(KEY, agent.hparams, data)
-    with pytest.raises(ValueError, match=r"no extras\['next_action'\]"):
+    with pytest.raises(ValueError, match=rf"next_action is '{next_action}', but the data has no extras\['{needed}'\]"):
         agent.update(KEY, state, data)

@@ -2,11 +2,12 @@
 
 What values are (numbers, C51, QR, IQN, dueling, ...) is `ActionValues`; what a step spans and how often it is drawn is
 in the data (`num_steps`, `weight`, `index`: n-step and prioritized replay). Left here is how the next state is valued:
-by its best action (double: van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461), by its best action
-that a behavior policy would take (BCQ: Fujimoto et al. 2019, https://arxiv.org/abs/1910.01708), or by the action in the
-data (BVE: Gulcehre et al. 2021, https://arxiv.org/abs/2103.09575); and CQL's penalty (Kumar et al. 2020,
-https://arxiv.org/abs/2006.04779). On rows that span the rest of their episode all of them are Monte-Carlo estimation.
-`update` expects transitions [B].
+by its best action (double: van Hasselt et al. 2016, https://arxiv.org/abs/1509.06461), by its best action that a
+behavior policy would take (BCQ: Fujimoto et al. 2019, https://arxiv.org/abs/1910.01708), by the action that the data
+took (BVE: Gulcehre et al. 2021, https://arxiv.org/abs/2103.09575), by one of a policy that is fitted to the data's
+better actions (CRR: Wang et al. 2020, https://arxiv.org/abs/2006.15134) or not at all, where the data knows its returns
+(MCE, Monte-Carlo estimation); and the penalty of CQL (Kumar et al. 2020, https://arxiv.org/abs/2006.04779). `update`
+expects transitions [B].
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import optax
 from jaxrl import losses
 from jaxrl.action_values import ActionValues, take
 from jaxrl.gradients import blank
-from jaxrl.optim import clipped_adam
+from jaxrl.optim import clipped_adam, descend
 from jaxrl.tree import as_arrays
 from jaxrl.types import Agent, Array, Metrics, Policy, PyTree, Transition, bootstrap, item, no_memory, weighted_mean
 
-NEXT_ACTIONS = ("greedy", "data")
+# And the extras that they need.
+NEXT_ACTIONS = {"greedy": None, "data": "next_action", "behavior": None, "none": "mc_return"}
 
 
 class DQNHparams(NamedTuple):
@@ -35,6 +37,8 @@ class DQNHparams(NamedTuple):
     target_rate: float = 0.01  # [0, 1], target <- target + rate (params - target) each `target_period` updates
     conservative: float = 0.0  # >= 0, weight of CQL's penalty
     threshold: float = 0.3  # [0, 1], with `behavior`: least probability of an action, relative to the likeliest
+    inverse_temperature: float = 0.0  # >= 0, with `behavior`: 0 clones the data, more prefers its better actions
+    max_weight: float = 20.0  # bound on exp(inverse_temperature * advantage)
     max_grad_norm: float = 10.0  # global
 
 
@@ -67,8 +71,11 @@ def dqn(
       values: feed-forward.
       double: choose a' by the learning parameters instead of by the target's.
       behavior: a policy that is fitted to the data's actions by likelihood (its network gives logits [..., A]); then a'
-        and the actions of the agent are chosen among those with pi_b(a | s) > threshold max_b pi_b(b | s).
-      next_action: "greedy", or "data": a' is `extras["next_action"]`, so that the data's own policy is evaluated.
+        and the actions of the agent are chosen among those with pi_b(a | s) >= threshold max_b pi_b(b | s). A row
+        counts exp(inverse_temperature (Q(s, a) - sum_b pi_b(b | s) Q(s, b))) times in the likelihood.
+      next_action: "greedy"; "data", where a' is `extras["next_action"]`, so that the data's own policy is evaluated;
+        "behavior", where a' is drawn from pi_b (CRR, with inverse_temperature > 0 and threshold 1, by which the agent
+        acts by pi_b alone; theirs is drawn from a target network of pi_b); "none": the target is `extras["mc_return"]`.
       target_period: updates between two of the target.
       optimizer: from the hparams.
 
@@ -76,12 +83,15 @@ def dqn(
       An `Agent` that learns from transitions [B] and acts greedily (explore by a combinator).
 
     Raises:
-      ValueError: if target_period < 1 or `next_action` is unknown; in `update`, if the data has no next action.
+      ValueError: if target_period < 1, or `next_action` is unknown or lacks a `behavior`; in `update`, if the data
+        lacks what it needs.
     """
     if target_period < 1:
         raise ValueError(f"dqn: target_period is {target_period}, must be >= 1")
     if next_action not in NEXT_ACTIONS:
         raise ValueError(f"dqn: next_action is {next_action!r}, allowed: {', '.join(NEXT_ACTIONS)}")
+    if next_action == "behavior" and behavior is None:
+        raise ValueError("dqn: next_action is 'behavior', needs a behavior")
 
     def init(key: Array, hparams: DQNHparams, example: Transition) -> DQNState:
         hp, observation = as_arrays(hparams), item(example.observation)
@@ -112,18 +122,25 @@ def dqn(
         action, value = best(None, state.params, state.hparams, observation)
         return memory, action, {"value": value}
 
-    def targets(keys: tuple, state: DQNState, data: Transition) -> PyTree:
+    def targets(key: Array, keys: tuple, state: DQNState, data: Transition) -> PyTree:
         """What the data's actions should be worth."""
         target_key, choice_key = keys
-        if next_action == "data":
-            if "next_action" not in data.extras:
-                raise ValueError("dqn: next_action is 'data', but the data has no extras['next_action']")
-            action = data.extras["next_action"]
-        else:
+        needed, reward, decay = NEXT_ACTIONS[next_action], data.reward, bootstrap(data, state.hparams.discount)
+        if needed is not None and needed not in data.extras:
+            raise ValueError(f"dqn: next_action is {next_action!r}, but the data has no extras[{needed!r}]")
+        if next_action == "greedy":
             chooser = state.params if double else state.params | {"values": state.target_params}
             action, _ = best(choice_key, chooser, state.hparams, data.next_observation)
+        elif next_action == "data":
+            action = data.extras["next_action"]
+        elif next_action == "behavior":
+            logits = behavior.network.apply(state.params["behavior"], (), data.next_observation)[1]
+            action = behavior.distribution.transform(behavior.distribution.sample(key, logits))
+        else:
+            returned = blank(data._replace(reward=data.extras["mc_return"]))
+            action, reward, decay = data.action, returned.reward, jnp.zeros_like(decay)
         after = values.apply(target_key, state.target_params, (), data.next_observation)[1]
-        return values.target(values.select(after, action), data.reward, bootstrap(data, state.hparams.discount))
+        return values.target(values.select(after, action), reward, decay)
 
     def loss(params: PyTree, key: Array | None, hp: DQNHparams, data: Transition, target: PyTree):
         outputs = values.apply(key, params["values"], (), data.observation)[1]
@@ -138,17 +155,20 @@ def dqn(
         if behavior is not None:
             logits = behavior.network.apply(params["behavior"], (), data.observation)[1]
             log_prob = behavior.distribution.log_prob(logits, behavior.distribution.inverse(data.action))
-            metrics["behavior_loss"] = -weighted_mean(log_prob, data)
+            advantage = chosen - jnp.sum(jax.nn.softmax(logits) * q, -1)
+            better = losses.advantage_weight(advantage, hp.inverse_temperature, hp.max_weight)
+            metrics["behavior_loss"] = -weighted_mean(better * log_prob, data)
             total += metrics["behavior_loss"]
         return total, (metrics, values.error(selected, target))
 
     def update(key: Array, state: DQNState, data: Transition) -> tuple[DQNState, Metrics]:
         hp, data = state.hparams, blank(data)
+        key, behavior_key = jax.random.split(key)
         key, *keys = values.keys(key)
-        target = targets(keys, state, data)
+        target = targets(behavior_key, keys, state, data)
         gradient, (metrics, error) = jax.grad(loss, has_aux=True)(state.params, key, hp, data, target)
-        step, opt_state = optimizer(hp).update(gradient, state.opt_state, state.params)
-        params, num_updates = optax.apply_updates(state.params, step), state.num_updates + 1
+        params, opt_state = descend(optimizer(hp), gradient, state.opt_state, state.params)
+        num_updates = state.num_updates + 1
         rate = jnp.where(num_updates % target_period == 0, hp.target_rate, 0.0)
         target_params = optax.incremental_update(params["values"], state.target_params, rate)
         if "index" in data.extras:

@@ -38,7 +38,7 @@ def build_dqn(
     next_action: str = "greedy",
     target_period: int = 1,
 ) -> Agent:
-    """DQN, QR-DQN, C51, IQN, REM, discrete CQL (`hparams.conservative`), BCQ and BVE.
+    """DQN, QR-DQN, C51, IQN, REM, discrete CQL (`hparams.conservative`), BCQ, BVE, MCE and CRR.
 
     Args:
       widths: of the hidden layers.
@@ -57,8 +57,9 @@ def build_dqn(
       rescale: learn values on the scale sign(x) (sqrt(|x| + 1) - 1), for large returns; not of categorical.
       loss: of TD errors where values are numbers: squared or huber.
       double: choose the next action by the learning parameters.
-      constrained: BCQ; only actions that the data's policy is likely to take.
-      next_action: greedy, or data (BVE): the data's `next_action`.
+      constrained: fit a policy to the data, and choose only actions that it is likely to take (BCQ).
+      next_action: greedy; data (BVE), the data's `next_action`; behavior, drawn from the policy of `constrained` (CRR,
+        with `hparams.inverse_temperature` 1 and `hparams.threshold` 1); none (MCE), values are the data's `mc_return`.
       target_period: updates between two of the target.
     """
     hidden = _doubled(widths) if dueling else widths
