@@ -194,7 +194,7 @@ def imitate(disjoint):
         add(f"ReCOIL, {kind}", agent, settings, tune, other, batch_size=64)
 
     recoil = best["ReCOIL"]
-    dice = [v for k, v in best.items() if k.startswith("discriminator")]
+    dice = {k: v for k, v in best.items() if k.startswith("discriminator")}
     numbers_text = ", ".join(f"{family} {value:.1f}" for family, value in best.items())
     settings = {
         "data": f"one expert episode of {len(expert.reward)} steps; {len(other.reward)} steps of wandering"
@@ -205,7 +205,9 @@ def imitate(disjoint):
         "discount": discount,
         "expert_value": q,
     }
-    return recoil, dice, f"best scores: {numbers_text}.", dict(settings=settings, table=table, seeds=SEEDS)
+    low = [k for k, v in dice.items() if v < 50] or ["none"]
+    finding = f"best scores: {numbers_text}. V-DICE on a discriminator's reward below 50: {', '.join(low)}."
+    return recoil, max(dice.values()), finding, dict(settings=settings, table=table, seeds=SEEDS)
 
 
 def recoil_disjoint():

@@ -38,10 +38,12 @@ def probe(task, state):
 
 
 def compare(task, reward_scale, lambdas, iql_settings):
-    """Args:
-    reward_scale: for V-DICE, whose f is not scale free: e is compared with 2.
-    lambdas: of V-DICE.
-    iql_settings: pairs of expectile and inverse temperature.
+    """All methods, each at three settings (cloning has none).
+
+    Args:
+      reward_scale: for V-DICE, which is not free of scale: the chi2 conjugate compares residuals with 2.
+      lambdas: of V-DICE.
+      iql_settings: pairs of expectile and inverse temperature.
     """
     data = task.data._replace(reward=reward_scale * task.data.reward)
     rows, best, told = [], {}, {}

@@ -9,7 +9,9 @@ from jaxrl.agents.bc import bc
 from jaxrl.agents.iql import iql
 from jaxrl.agents.odice import odice
 from jaxrl.combinators.recoil import recoil
+from jaxrl.factory.actor_critic import default_action_critic
 from jaxrl.factory.parts import default_policy, default_torso, vector_view
+from jaxrl.spaces import Box
 from jaxrl.types import Agent, Env, Network, Policy
 
 
@@ -144,9 +146,7 @@ def build_odice(
     allowed = [name for name in divergences.DIVERGENCES if name != "total_variation"]  # its conjugate is infinite
     if divergence not in allowed:
         raise ValueError(f"odice: divergence is {divergence!r}, allowed: {', '.join(allowed)}")
-    value = networks.ensemble(
-        networks.critic(_torso(env.observation_space, widths, activation, layer_norm)), num_values
-    )
+    value = networks.ensemble(_value(env, widths, activation, layer_norm), num_values)
     policy = _policy(env, widths, activation, (), squash)
     return odice(policy, value, gradient=gradient, divergence=divergences.DIVERGENCES[divergence]())
 
@@ -183,7 +183,7 @@ def _maximizer(name: str) -> divergences.ImplicitMaximizer:
 
 def _actor_critic(env: Env, widths, activation, layer_norm, num_critics, squash) -> tuple[Policy, Network, Network]:
     """Policy, value and an ensemble of critics."""
-    value = networks.critic(_torso(env.observation_space, widths, activation, layer_norm))
+    value = _value(env, widths, activation, layer_norm)
     critic = networks.ensemble(_critic(env, widths, activation, layer_norm), num_critics)
     return _policy(env, widths, activation, (), squash), value, critic
 
@@ -193,12 +193,17 @@ def _policy(env: Env, widths, activation, channels, squash) -> Policy:
     return default_policy(env.observation_space, torso, distributions.for_space(env.action_space, squash=squash))
 
 
-def _torso(space, widths, activation, layer_norm) -> Network:
-    return networks.view(networks.mlp(widths, activation=activation, layer_norm=layer_norm), vector_view(space))
+def _value(env: Env, widths, activation, layer_norm) -> Network:
+    if isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 3:
+        raise ValueError(f"observations are images of {env.observation_space}, the default networks need vectors")
+    torso = networks.mlp(widths, activation=activation, layer_norm=layer_norm)
+    return networks.critic(networks.view(torso, vector_view(env.observation_space)))
 
 
 def _critic(env: Env, widths, activation, layer_norm) -> Network:
-    """A critic of (observation, action): one vector of both, integers as one-hot."""
+    """A critic of (observation, action): one vector of both, integers as one-hot, bounded actions in [-1, 1]."""
+    if isinstance(env.action_space, Box) and env.action_space.bounded:
+        return default_action_critic(env, widths, activation, layer_norm=layer_norm)
     views = [vector_view(space) for space in (env.observation_space, env.action_space)]
     torso = networks.mlp(widths, activation=activation, layer_norm=layer_norm)
 
