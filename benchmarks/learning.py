@@ -1,7 +1,7 @@
 """What the tuned presets learn: IQM over seeds with a 95 % bootstrap interval, one row a task.
 
     python benchmarks/learning.py                    # every task, writes docs/learning.json and docs/learning.md
-    python benchmarks/learning.py CartPole-v1 --seeds 4
+    python benchmarks/learning.py CartPole-v1 --seeds 4   # tasks by name, by environment or by agent
 
 A row trains each seed with the settings of `jaxrl.presets` (what `jaxrl train` uses), then plays 128 greedy episodes;
 a seed's score is their mean return. Seeds run in turn, one program a core. Compile time is apart from run time.
@@ -28,16 +28,18 @@ DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
 
 class Task(NamedTuple):
-    """A row: `env` with the preset of that name, and static choices that differ from it."""
+    """A row: `agent` in `env` with the preset of that name, and static choices that differ from it."""
 
     name: str
     env: str
     seeds: int
     reference: str  # what the figure is to be read against
+    agent: str = "ppo"
     static: dict = {}
     params: dict = {}  # of the environment
 
 
+VALUE_BASED = ("pqn", "dqn", "qrdqn", "rainbow")
 TASKS = [
     Task("CartPole-v1", "CartPole-v1", 16, "at most 500; goal: lower bound >= 475"),
     Task("Acrobot-v1", "Acrobot-v1", 8, "random -500; solved at -100"),
@@ -48,16 +50,20 @@ TASKS = [
     Task("mjx/cartpole_swingup", "mjx/cartpole_swingup", 5, "at most 250, hanging still 0"),
     Task("mjx/reacher", "mjx/reacher", 5, "at most 150"),
     Task("mjx/runner", "mjx/runner", 3, "standing still 100"),
-    Task("memory_chain, recurrent", "memory_chain", 8, "at most 1, chance 0", {"recurrent": True}),
-    Task("memory_chain, feed-forward", "memory_chain", 8, "chance 0", {"recurrent": False}),
+    Task("memory_chain, recurrent", "memory_chain", 8, "at most 1, chance 0", static={"recurrent": True}),
+    Task("memory_chain, feed-forward", "memory_chain", 8, "chance 0", static={"recurrent": False}),
+    *[Task(f"{agent} CartPole-v1", "CartPole-v1", 8, "at most 500", agent) for agent in VALUE_BASED],
+    *[Task(f"{agent} Breakout-MinAtar", "Breakout-MinAtar", 8, "random 0.5", agent) for agent in VALUE_BASED],
+    *[Task(f"{agent} Pendulum-v1", "Pendulum-v1", 8, "solved at about -150", agent) for agent in ("sac", "td3")],
+    *[Task(f"{agent} mjx/reacher", "mjx/reacher", 8, "at most 150", agent) for agent in ("sac", "td3")],
 ]
 
 
 def train(task: Task, seeds: int, steps: int | None = None, workers: int | None = None) -> dict:
     """One row of the table."""
-    preset = lookup("ppo", task.env)
+    preset = lookup(task.agent, task.env)
     env = jaxrl.envs.make(task.env, **task.params)
-    agent, hparams = jaxrl.make_agent("ppo", env, preset=task.env, **task.static)
+    agent, hparams = jaxrl.make_agent(task.agent, env, preset=task.env, **task.static)
     num_envs, unroll_length = preset["num_envs"], preset["unroll_length"]
     loop = jaxrl.online(agent, env, num_envs=num_envs, unroll_length=unroll_length, reset_pool=preset["reset_pool"])
     num_updates = -(-(steps or preset["steps"]) // (num_envs * unroll_length))
@@ -128,7 +134,7 @@ def main():
     parser.add_argument("--workers", type=int, help="programs at once; the number of cores")
     parser.add_argument("--write", action="store_true", help="merge the rows into docs/learning.json and .md")
     arguments = parser.parse_args()
-    chosen = [task for task in TASKS if not arguments.tasks or {task.name, task.env} & set(arguments.tasks)]
+    chosen = [task for task in TASKS if not arguments.tasks or {task.name, task.env, task.agent} & set(arguments.tasks)]
     rows = []
     for task in chosen:
         rows.append(train(task, arguments.seeds or task.seeds, arguments.steps, arguments.workers))
@@ -156,11 +162,11 @@ def write(rows: list[dict]) -> None:
     machine = f"{about['cores']} CPU cores, jax {about['jax']}"
     text = f"""# What the presets learn
 
-Made by `python benchmarks/learning.py --write` on {about["date"]}: {machine}. Every row trains PPO with the settings
-of `jaxrl/presets.py`, as `jaxrl train ppo ENV` does. A seed's score is the mean return of 128 greedy episodes after
-training; IQM is the interquartile mean over seeds, with a 95 % percentile bootstrap interval. As many seeds run at once
-as there are cores, so "s a seed" is the time of one of two programs side by side. `learning.json` has every score and
-the curve of training returns.
+Made by `python benchmarks/learning.py --write` on {about["date"]}: {machine}. Every row trains with the settings of
+`jaxrl/presets.py`, as `jaxrl train AGENT ENV` does; where no agent is named it is PPO. A seed's score is the mean
+return of 128 greedy episodes after training; IQM is the interquartile mean over seeds, with a 95 % percentile bootstrap
+interval. As many seeds run at once as there are cores, so "s a seed" is the time of one of two programs side by side.
+`learning.json` has every score and the curve of training returns.
 
 {table(ordered)}"""
     (DOCS / "learning.md").write_text(text)

@@ -25,6 +25,7 @@ _DIAGNOSTIC = """
     action_reward constant_reward discount masked_action_reward memory multi_discrete_action_reward
     observation_action_reward observation_reward truncation
 """
+_MAZES = "umaze medium large"
 _MJX = "cartpole_swingup reacher runner"
 _PLAYGROUND = """
     AcrobotSwingup AcrobotSwingupSparse BallInCup CartpoleBalance CartpoleBalanceSparse CartpoleSwingup
@@ -40,6 +41,8 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"diagnostic/{name}": ("jaxrl.envs.diagnostic", name, ()) for name in _DIAGNOSTIC.split()},
     **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
     **{f"playground/{name}": ("jaxrl.envs.playground", "make_playground", (name,)) for name in _PLAYGROUND.split()},
+    "bit_flip": ("jaxrl.envs.bit_flip", "bit_flip", ()),
+    **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{name: ("jaxrl.envs.memory", name, ()) for name in ("memory_chain", "t_maze")},
 }
 

@@ -36,6 +36,27 @@ def _control(steps: int, discount: float, **sizes: int) -> dict[str, Any]:
     )
 
 
+def _values(steps: int, epsilon_steps: int, **more: Any) -> dict[str, Any]:
+    """Replay for discrete actions: 8 updates on 128 transitions for every 64 steps."""
+    numbers = dict(learning_rate=5e-4, target_rate=0.02, epsilon_steps=epsilon_steps, **more.pop("hparams", {}))
+    sizes = dict(num_envs=16, unroll_length=4, updates_per_step=8, batch_size=128)
+    return {**sizes, "steps": steps, "hparams": numbers, **more}
+
+
+def _pixels(**more: Any) -> dict[str, Any]:
+    """Replay for images: many updates on few transitions, observations stored once."""
+    numbers = dict(learning_rate=3e-4, target_rate=0.02, epsilon_steps=50_000)
+    sizes = dict(num_envs=16, unroll_length=4, updates_per_step=16, batch_size=32, widths=(64,))
+    return {**sizes, "steps": 100_000, "store_next_observation": False, "hparams": numbers, **more}
+
+
+def _replayed_control(steps: int, discount: float, *others: str, **more: Any) -> dict[str, Any]:
+    """Replay for continuous actions: an update on 256 transitions for every step; small networks learn fast."""
+    rates = dict.fromkeys(("learning_rate", "policy_learning_rate", *others), 1e-3)
+    sizes = dict(num_envs=4, unroll_length=1, updates_per_step=4, widths=(64, 64))
+    return {**sizes, "steps": steps, "hparams": {**rates, "discount": discount}, **more}
+
+
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "CartPole-v1"): dict(
         num_envs=16, unroll_length=64, steps=500_000, hparams=dict(learning_rate=1e-3, decay_steps=500_000)
@@ -71,6 +92,30 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("ppo", "mjx/cartpole_swingup"): _control(500_000, 0.99, num_envs=64, unroll_length=32),
     ("ppo", "mjx/reacher"): _control(500_000, 0.97, num_envs=64, unroll_length=32),
     ("ppo", "mjx/runner"): _control(500_000, 0.98, num_envs=64, unroll_length=32),
+    ("pqn", "CartPole-v1"): dict(
+        num_envs=32,
+        unroll_length=32,
+        steps=500_000,
+        widths=(64, 64),
+        num_epochs=4,
+        hparams=dict(learning_rate=1e-3, lambda_=0.9, epsilon_steps=100_000),
+    ),
+    ("dqn", "CartPole-v1"): _values(200_000, 25_000),
+    ("qrdqn", "CartPole-v1"): _values(200_000, 25_000),
+    ("rainbow", "CartPole-v1"): _values(200_000, 25_000, low=0.0, high=100.0),
+    ("pqn", "Breakout-MinAtar"): dict(
+        num_envs=64,
+        unroll_length=32,
+        steps=300_000,
+        widths=(64,),
+        num_minibatches=8,
+        hparams=dict(learning_rate=1e-3, epsilon_steps=100_000),
+    ),
+    ("dqn", "Breakout-MinAtar"): _pixels(),
+    ("qrdqn", "Breakout-MinAtar"): _pixels(),
+    ("rainbow", "Breakout-MinAtar"): _pixels(low=0.0, high=10.0, num_atoms=51),
+    ("sac", "Pendulum-v1"): _replayed_control(20_000, 0.99, "temperature_learning_rate"),
+    ("td3", "Pendulum-v1"): _replayed_control(20_000, 0.99),
 }
 
 
