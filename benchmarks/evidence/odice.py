@@ -90,6 +90,9 @@ def compare(task, reward_scale, lambdas, iql_settings):
         f"IQL {best['IQL']:.1f}, BC {rows[-1]['score']['iqm']:.1f}. Conflict in {100 * conflict:.0f} % of the batches. "
         f"Cosine of the gradients of V(s) and V(s') {alike[0]:.2f} orthogonal, {alike[1]:.2f} semi (best settings)."
     )
+    ours, theirs = orthogonal["score"], semi["score"]
+    if ours["low"] <= theirs["high"] and theirs["low"] <= ours["high"]:
+        finding += " The intervals of orthogonal and semi overlap."
     verdict = {3: "met", 0: "missed"}.get(sum(parts), "partly")
     shared = task.hparams | {"rewards of V-DICE": f"* {reward_scale:g}", "eta": 1.0, "layer_norm": True}
     settings = task.settings | shared | {"widths": WIDTHS, "updates": UPDATES}
