@@ -11,9 +11,13 @@ import toys
 import jaxrl
 from jaxrl import action_values, networks
 from jaxrl.agents.pqn import PQNHparams, pqn
+from jaxrl.combinators.exploration import with_exploration
+from jaxrl.exploration import EpsilonGreedyHparams, epsilon_greedy
 from jaxrl.factory.value_based import build_pqn
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
+from jaxrl.spaces import Box
+from jaxrl.types import Transition
 
 KEY = jax.random.key(0)
 A, T, N = 3, 6, 2
@@ -190,12 +194,33 @@ def test_the_learning_rate_falls():
     np.testing.assert_allclose(rates, [0.1, 0.05, 0.0], rtol=1e-5)
 
 
+def test_layers_of_a_cnn_are_normalized():
+    """By channel after a convolution, by unit after a dense layer: the scale of an image makes no difference."""
+    env = toys.clock()._replace(observation_space=Box(0.0, 1.0, (5, 5, 2)))
+    agent = build_pqn(env, widths=(8,), channels=(4,))
+    image = jax.random.uniform(KEY, (3, 5, 5, 2))
+    nothing = jnp.zeros(3, bool)
+    state = agent.init(
+        KEY, agent.hparams, Transition(image[None], nothing, jnp.zeros(3), nothing, nothing, image[None])
+    )
+    torso = state.params["torso"]
+    assert torso["norm_0"]["scale"].shape == (4,) and torso["mlp"]["norm_0"]["scale"].shape == (8,)
+    one, hundred = (agent.act_greedy(KEY, state, (), x)[2]["value"] for x in (image, 100 * image))
+    np.testing.assert_allclose(one, hundred, rtol=1e-3)
+    layer = torso["conv_0"]
+    patches = jax.lax.conv_general_dilated(
+        image, layer["kernel"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    normal = jax.nn.relu((patches - patches.mean(-1, keepdims=True)) / patches.std(-1, keepdims=True))
+    x = normal.reshape(3, -1) @ torso["mlp"]["dense_0"]["kernel"]
+    x = jax.nn.relu((x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True))
+    head = state.params["head"]["action"]
+    np.testing.assert_allclose(one, (x @ head["kernel"] + head["bias"]).max(-1), rtol=1e-3)
+
+
 @pytest.mark.slow
 def test_learns_cartpole():
     env = jaxrl.envs.make("CartPole-v1")
-    from jaxrl.combinators.exploration import with_exploration
-    from jaxrl.exploration import EpsilonGreedyHparams, epsilon_greedy
-
     exploration = epsilon_greedy(env.action_space, hparams=EpsilonGreedyHparams(1.0, 0.05, 100_000.0))
     agent = with_exploration(build_pqn(env, num_minibatches=16, num_epochs=4), exploration)
     hparams = agent.hparams._replace(agent=agent.hparams.agent._replace(learning_rate=1e-3, lambda_=0.95))

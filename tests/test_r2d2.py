@@ -8,9 +8,13 @@ import pytest
 import tabular
 import toys
 
-from jaxrl import action_values, networks, returns
+from jaxrl import action_values, buffers, networks, returns
 from jaxrl.agents.r2d2 import R2D2Hparams, priority, r2d2
+from jaxrl.combinators.exploration import with_exploration
+from jaxrl.combinators.replay import with_replay
+from jaxrl.exploration import epsilon_greedy
 from jaxrl.factory.value_based import build_r2d2
+from jaxrl.loop import online, run
 from jaxrl.types import Transition
 
 KEY = jax.random.key(0)
@@ -250,6 +254,19 @@ def test_learns_to_remember():
     action, cue, value = train()
     np.testing.assert_array_equal(action, cue)
     np.testing.assert_allclose(value, 0.9 ** np.arange(3, -1, -1)[:, None] * np.ones((1, batch)), atol=0.05)
+
+
+def test_from_a_buffer_of_sequences():
+    """In the loop, with exploration and priorities: memory is replayed as it was stored."""
+    env = toys.clock(5)
+    agent = build_r2d2(env, widths=(8,), memory_size=4, burn_in=1, td_steps=2)
+    buffer = buffers.replay(128, 4, min_size=16, sampler=buffers.prioritized(), reader=buffers.sequences(4))
+    whole = with_replay(with_exploration(agent, epsilon_greedy(env.action_space)), buffer)
+    loop = online(whole, env, num_envs=4, unroll_length=8)
+    state, metrics = jax.jit(lambda: run(loop, loop.init(KEY), 4))()
+    assert np.isfinite(metrics["value_loss"]).all() and metrics["value_loss"][-1] > 0 and "priority" not in metrics
+    data = buffer.sample(KEY, state.agent.buffer)
+    assert data.reward.shape == (4, 4) and jax.tree.leaves(data.extras["memory"])[0].shape == (4, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def build_dqn(
       num_quantiles: of quantile; of implicit_quantile, those that actions are chosen by.
       num_samples: of implicit_quantile, random levels in the loss.
       num_heads: of random_mixture.
-      dueling: value and advantage streams, each with a hidden layer of widths[-1].
+      dueling: value and advantage streams, each with a hidden layer of widths[-1] (64 of implicit_quantile).
       rescale: learn values on the scale sign(x) (sqrt(|x| + 1) - 1), for large returns; not of categorical.
       loss: of TD errors where values are numbers: squared or huber.
       double: choose the next action by the learning parameters.
@@ -62,7 +62,7 @@ def build_dqn(
         with `hparams.inverse_temperature` 1 and `hparams.threshold` 1); none (MCE), values are the data's `mc_return`.
       target_period: updates between two of the target.
     """
-    hidden = _doubled(widths) if dueling else widths
+    hidden = _torso_widths(widths, distribution, dueling)
     values = default_action_values(
         default_torso(env.observation_space, hidden, activation, channels, layer_norm=layer_norm),
         env.action_space,
@@ -121,7 +121,12 @@ def default_action_values(
             num_quantiles=num_quantiles, dueling=dueling, rescale=rescale, **k
         ),
         "implicit_quantile": lambda **k: action_values.implicit_quantile(
-            num_samples=num_samples, num_greedy=num_quantiles, dueling=dueling, rescale=rescale, **k
+            num_samples=num_samples,
+            num_greedy=num_quantiles,
+            widths=(128 if dueling else 64,),
+            dueling=dueling,
+            rescale=rescale,
+            **k,
         ),
         "random_mixture": lambda **k: action_values.random_mixture(num_heads=num_heads, loss=LOSSES[loss], **k),
     }
@@ -130,9 +135,9 @@ def default_action_values(
     return choices[distribution](torso=torso, num_actions=space.n, dtype=space.dtype)
 
 
-def _doubled(widths: tuple[int, ...]) -> tuple[int, ...]:
-    """Room for two streams in the last hidden layer."""
-    return (*widths[:-1], 2 * widths[-1])
+def _torso_widths(widths: tuple[int, ...], distribution: str, dueling: bool) -> tuple[int, ...]:
+    """With room for two streams in the last layer, where no hidden layer of the head follows."""
+    return (*widths[:-1], 2 * widths[-1]) if dueling and distribution != "implicit_quantile" else widths
 
 
 def build_pqn(
@@ -171,7 +176,7 @@ def build_pqn(
       num_epochs: passes over each rollout.
       num_minibatches: per epoch; divides num_envs * unroll_length, or num_envs where recurrent.
     """
-    hidden = _doubled(widths) if dueling and not recurrent else widths
+    hidden = _torso_widths(widths, distribution, dueling and not recurrent)
     torso = default_torso(env.observation_space, hidden, activation, channels, layer_norm=layer_norm)
     values = default_action_values(
         networks.sequential(torso, networks.gru(memory_size)) if recurrent else torso,
@@ -270,8 +275,9 @@ def build_discrete_sac(
       num_critics: whose minimum is taken.
     """
     space = env.observation_space
+    hidden = _torso_widths(widths, distribution, dueling)
     values = default_action_values(
-        default_torso(space, _doubled(widths) if dueling else widths, activation, channels, layer_norm=layer_norm),
+        default_torso(space, hidden, activation, channels, layer_norm=layer_norm),
         env.action_space,
         distribution,
         dueling=dueling,
