@@ -190,3 +190,15 @@ def conservative(q, chosen) -> Array:
       chosen: [...], Q of the data's action.
     """
     return jax.nn.logsumexp(q, -1) - chosen
+
+
+def penalized_surrogate(log_prob, old_log_prob, advantage, kl, coefficient) -> Array:
+    """A policy loss with a penalty on the divergence from the policy that acted, to be minimised.
+
+    -ratio A + coefficient kl,  ratio = exp(log_prob - old_log_prob)
+
+    With kl = KL(new || old) and 1 / t_k it is MDPO's (Tomar et al. 2020, https://arxiv.org/abs/2005.09814), with
+    KL(old || new) PPO's (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, equation 8). Ratios are capped as in
+    `clipped_surrogate`.
+    """
+    return coefficient * kl - jnp.exp(jnp.minimum(log_prob - old_log_prob, 20.0)) * advantage

@@ -4,11 +4,14 @@ On-policy actor-critic: advantages by GAE (Schulman et al. 2016) under the polic
 minibatch steps on the clipped surrogate. `update` expects a rollout [T, N] with the extras that `act` recorded. The
 details are those of Huang et al. 2022 ("The 37 implementation details of PPO"), each a named choice below; where an
 episode was truncated, targets bootstrap from the true successor.
+
+What the policy minimizes is a part, `policy_loss`: PPO's clip; `mirror_descent()` makes the agent on-policy MDPO (Tomar
+et al. 2020, https://arxiv.org/abs/2005.09814), `kl_penalty()` PPO with a penalty in place of the clip.
 """
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +24,7 @@ from jaxrl.tree import as_arrays
 from jaxrl.types import (
     Agent,
     Array,
+    Distribution,
     Metrics,
     Network,
     Policy,
@@ -47,6 +51,7 @@ class PPOHparams(NamedTuple):
     entropy_coefficient: float = 0.01
     max_grad_norm: float = 0.5  # global, actor and critic together
     target_kl: float = float("inf")  # with kl_early_stop: updates stop when the estimate passes it
+    policy_loss: PyTree = ()  # numbers of the policy loss
 
 
 class PPOState(NamedTuple):
@@ -58,14 +63,79 @@ class PPOState(NamedTuple):
     num_updates: Array  # [] int32
 
 
+class PolicyLoss(NamedTuple):
+    """What the policy minimizes; the library has `clipped`, `mirror_descent` and `kl_penalty`.
+
+    Attributes:
+      loss: (hparams, log_prob, old_log_prob, advantage, kl, steps) -> [...], elementwise, of `PPOHparams` and of the
+        environment steps before this update.
+      kl: None, or (distribution, outputs, old_outputs) -> [...], what `loss` is given as `kl`.
+      hparams: defaults of its own numbers, `PPOHparams.policy_loss`.
+    """
+
+    loss: Any
+    kl: Callable[[Distribution, PyTree, PyTree], Array] | None = None
+    hparams: PyTree = ()
+
+
+class MirrorDescentHparams(NamedTuple):
+    """Numbers of `mirror_descent`."""
+
+    mirror_step: float = 1.0  # > 0, t_0: how far the policy moves from the one that acted, in units of 1 / advantage
+    mirror_decay_steps: float = float("inf")  # environment steps over which t_k falls linearly to t_0 / 1000
+
+
+class KLPenaltyHparams(NamedTuple):
+    """Numbers of `kl_penalty`."""
+
+    kl_coefficient: float = 1.0  # >= 0
+
+
 class Batch(NamedTuple):
     """What the loss reads; leaves [L, b, ...]: whole columns if recurrent, shuffled rows [1, b] if not."""
 
     data: Transition
+    outputs: PyTree  # of the policy that acted, where the policy loss reads a divergence from it; else ()
     memory: PyTree  # at the first row
     is_first: Array
     advantage: Array
     target: Array
+
+
+def clipped() -> PolicyLoss:
+    """PPO's clipped surrogate (equation 7)."""
+    return PolicyLoss(lambda hp, new, old, advantage, kl, steps: losses.clipped_surrogate(new, old, advantage, hp.clip))
+
+
+def mirror_descent() -> PolicyLoss:
+    """A step of mirror descent, MDPO (Tomar et al. 2020, https://arxiv.org/abs/2005.09814, equation 10).
+
+        -ratio A + KL(pi || pi_k) / t_k,   minimal at pi = pi_k exp(t_k A) / Z
+
+    Each update takes num_epochs * num_minibatches gradient steps from pi_k; the first one is that of the plain policy
+    gradient, since KL has no gradient there, so that one step alone knows of no pi_k. The authors' code
+    (https://github.com/manantomar/Mirror-Descent-Policy-Optimization) has num_epochs=5 to 10, num_minibatches=1,
+    normalize_advantage="batch", no entropy bonus, and t_k from 1 to 0 over the run; its critic has an optimizer of its
+    own, and three epochs of minibatches.
+    """
+
+    def loss(hp, log_prob, old_log_prob, advantage, kl, steps):
+        # Never quite 0, so that the penalty stays finite.
+        step = hp.policy_loss.mirror_step * jnp.maximum(1.0 - steps / hp.policy_loss.mirror_decay_steps, 1e-3)
+        return losses.penalized_surrogate(log_prob, old_log_prob, advantage, kl, 1.0 / step)
+
+    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(new, old), MirrorDescentHparams())
+
+
+def kl_penalty() -> PolicyLoss:
+    """-ratio A + coefficient KL(pi_k || pi): PPO's penalty with a fixed coefficient (Schulman et al. 2017, equation 8);
+    what TRPO has as a constraint (Schulman et al. 2015, https://arxiv.org/abs/1502.05477)."""
+
+    def loss(hp, log_prob, old_log_prob, advantage, kl, steps):
+        del steps
+        return losses.penalized_surrogate(log_prob, old_log_prob, advantage, kl, hp.policy_loss.kl_coefficient)
+
+    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(old, new), KLPenaltyHparams())
 
 
 def ppo(
@@ -76,8 +146,9 @@ def ppo(
     num_minibatches: int = 4,
     normalize_advantage: str = "minibatch",
     kl_early_stop: bool = False,
+    policy_loss: PolicyLoss = clipped(),
     optimizer: Callable[[PPOHparams], optax.GradientTransformation] = clipped_adam,
-    hparams: PPOHparams = PPOHparams(),
+    hparams: PPOHparams | None = None,
 ) -> Agent:
     """PPO for any action space that has a `Distribution`, feed-forward or recurrent.
 
@@ -89,13 +160,16 @@ def ppo(
         carried through each column from what it was at the start of the rollout, and starts anew at episode ends).
       normalize_advantage: to mean 0 and variance 1 over each "minibatch", over the "batch", or "none".
       kl_early_stop: skip the rest of an update once a minibatch's `approx_kl` exceeds `hparams.target_kl`.
+      policy_loss: what the policy minimizes, beside its entropy bonus.
       optimizer: from the hparams, whose `learning_rate` is already decayed.
+      hparams: None: `PPOHparams(policy_loss=policy_loss.hparams)`.
 
     Returns:
       An `Agent` whose `act` records `log_prob`, `value`, `raw_action` and, if recurrent, `memory` before each step.
 
     Raises:
-      ValueError: for counts below 1, or an unknown `normalize_advantage`; in `update`, if rows do not divide.
+      ValueError: for counts below 1, or an unknown `normalize_advantage`; from `init`, if `hparams.policy_loss` is not
+        of the policy loss; in `update`, if rows do not divide.
     """
     for name, value in (("num_epochs", num_epochs), ("num_minibatches", num_minibatches)):
         if value < 1:
@@ -105,8 +179,12 @@ def ppo(
     distribution = policy.distribution
     networks = (("policy", policy.network), ("critic", critic))
     feed_forward = ((), ())  # memory of networks that have none
+    defaults = PPOHparams(policy_loss=policy_loss.hparams) if hparams is None else hparams
 
     def init(key: Array, hparams: PPOHparams, example: Transition) -> PPOState:
+        if type(hparams.policy_loss) is not type(policy_loss.hparams):
+            kinds = [type(x).__name__ for x in (hparams.policy_loss, policy_loss.hparams)]
+            raise ValueError(f"ppo: hparams.policy_loss is {kinds[0]}, the policy loss needs {kinds[1]}")
         keys, observation = jax.random.split(key), item(example.observation)
         params = {name: network.init(k, observation) for (name, network), k in zip(networks, keys)}
         hp = as_arrays(hparams)
@@ -137,7 +215,7 @@ def ppo(
     def prepare(hp: PPOHparams, params: PyTree, data: Transition) -> Batch:
         """Advantages and targets of a rollout, laid out for minibatches along axis 1."""
         memory = data.extras.get("memory", feed_forward)
-        then, _ = apply(params, memory, data.observation)
+        then, (outputs, _) = apply(params, memory, data.observation)
         _, (_, next_value) = apply(params, then, data.next_observation)
         value, w = data.extras["value"], data.extras.get("weight")
         decay, carried = bootstrap(data, hp.discount), trace(data, hp.discount, hp.lambda_)
@@ -152,12 +230,13 @@ def ppo(
         }
         unread = dict.fromkeys(("action", "reward", "terminated", "truncated", "next_observation"), ())
         data = data._replace(**unread, extras=read)
-        batch = Batch(data, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
+        outputs = outputs if policy_loss.kl else ()
+        batch = Batch(data, outputs, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
         if jax.tree.leaves(memory):
             return batch  # columns
         return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch)  # one row of T * N columns
 
-    def loss(params: PyTree, hp: PPOHparams, batch: Batch) -> tuple[Array, Metrics]:
+    def loss(params: PyTree, hp: PPOHparams, steps: Array, batch: Batch) -> tuple[Array, Metrics]:
         data = batch.data
         start = zip(networks, item(batch.memory))
         outputs, value = (net.unroll(params[k], m, data.observation, batch.is_first) for (k, net), m in start)
@@ -166,12 +245,13 @@ def ppo(
         if normalize_advantage == "minibatch":
             advantage = losses.normalize(advantage, data.extras.get("weight"))
         old = data.extras["log_prob"]
-        policy_loss = weighted_mean(losses.clipped_surrogate(log_prob, old, advantage, hp.clip), data)
+        kl = policy_loss.kl(distribution, outputs, batch.outputs) if policy_loss.kl else None
+        loss_of_policy = weighted_mean(policy_loss.loss(hp, log_prob, old, advantage, kl, steps), data)
         value_loss = weighted_mean(losses.clipped_value(value, data.extras["value"], batch.target, hp.value_clip), data)
         entropy = weighted_mean(distribution.entropy(outputs), data)
-        total = policy_loss + hp.value_coefficient * value_loss - hp.entropy_coefficient * entropy
+        total = loss_of_policy + hp.value_coefficient * value_loss - hp.entropy_coefficient * entropy
         return total, {
-            "policy_loss": policy_loss,
+            "policy_loss": loss_of_policy,
             "value_loss": value_loss,
             "entropy": entropy,
             "approx_kl": weighted_mean(losses.approx_kl(log_prob, old), data),
@@ -186,7 +266,7 @@ def ppo(
         batch = prepare(hp, state.params, data)
 
         def descend(params: PyTree, opt_state: PyTree, batch: Batch):
-            gradient, metrics = jax.grad(loss, has_aux=True)(params, hp, batch)
+            gradient, metrics = jax.grad(loss, has_aux=True)(params, hp, steps, batch)
             step, opt_state = decayed.update(gradient, opt_state, params)
             return optax.apply_updates(params, step), opt_state, metrics
 
@@ -208,5 +288,5 @@ def ppo(
         return PPOState(hp, params, opt_state, state.num_updates + 1), metrics
 
     return Agent(
-        init, init_memory, act, act_greedy, update, actor=lambda state: state._replace(opt_state=()), hparams=hparams
+        init, init_memory, act, act_greedy, update, actor=lambda state: state._replace(opt_state=()), hparams=defaults
     )
