@@ -26,6 +26,11 @@ def test_example(path, capsys):
         assert float(result.mean()) > 0.7
     if path.stem == "embed_policy":
         assert float(result[3]) > 300  # at the length that it was trained for
+    if path.stem == "offline_to_online":
+        behavior, offline, online = result
+        assert offline > -900 and online > max(offline, behavior) - 50
+    if path.stem == "compose_replay":
+        assert result["hindsight"] > 0.9
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
