@@ -52,6 +52,7 @@ TASKS = [
     Task("mjx/runner", "mjx/runner", 3, "standing still 100"),
     Task("memory_chain, recurrent", "memory_chain", 8, "at most 1, chance 0", static={"recurrent": True}),
     Task("memory_chain, feed-forward", "memory_chain", 8, "chance 0", static={"recurrent": False}),
+    Task("r2d2 memory_chain", "memory_chain", 8, "at most 1, chance 0", "r2d2"),
     *[Task(f"{agent} CartPole-v1", "CartPole-v1", 8, "at most 500", agent) for agent in VALUE_BASED],
     *[Task(f"{agent} Breakout-MinAtar", "Breakout-MinAtar", 8, "random 0.5", agent) for agent in VALUE_BASED],
     *[Task(f"{agent} Pendulum-v1", "Pendulum-v1", 8, "solved at about -150", agent) for agent in ("sac", "td3")],

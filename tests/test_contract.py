@@ -37,6 +37,8 @@ VARIANTS = {
     "qrdqn": ("qrdqn", dict(num_quantiles=5), Discrete(3)),
     "iqn": ("iqn", dict(num_quantiles=5, num_samples=3), Discrete(3)),
     "rainbow": ("rainbow", dict(num_atoms=5), Discrete(3)),
+    "r2d2": ("r2d2", dict(memory_size=8, sequence_length=4), Discrete(3)),
+    "discrete_sac": ("discrete_sac", {}, Discrete(3)),
     "sac": ("sac", dict(updates_per_step=2), PLANE),
     "mdpo_off": ("mdpo_off", {}, PLANE),
     "td3": ("td3", {}, PLANE),

@@ -52,6 +52,8 @@ AGENTS: dict[str, Recipe] = {
         n_step=3,
         prioritized=True,
     ),
+    "r2d2": Recipe(value_based.build_r2d2, online.on_sequence_replay(online.epsilon_greedy)),
+    "discrete_sac": _replayed(value_based.build_discrete_sac, online.warm_up),
     "sac": _replayed(actor_critic.build_sac, online.warm_up),
     "mdpo_off": _replayed(actor_critic.build_mdpo_off, online.warm_up),
     "td3": _replayed(actor_critic.build_td3, online.gaussian),
