@@ -127,15 +127,16 @@ def implicit_quantile(
 
     def apply(key, params, features):
         batch = features.shape[:-1]
-        if key is None:
-            levels = jnp.broadcast_to(_middles(num_greedy), (*batch, num_greedy))
+        if key is None:  # the same levels in all rows, embedded once
+            levels = _middles(num_greedy)
         else:  # a flat draw compiles faster
             levels = jax.random.uniform(key, (math.prod(batch) * num_samples,)).reshape(*batch, num_samples)
         cosines = jnp.cos(jnp.pi * np.arange(num_cosines, dtype=np.float32) * levels[..., None])
         x = features[..., None, :] * jax.nn.relu(linear(params["embedding"], cosines))
         for i in range(len(widths)):
             x = jax.nn.relu(linear(params[f"dense_{i}"], x))
-        return jnp.swapaxes(last.apply(None, params["head"], x)[0], -1, -2), levels
+        values = jnp.swapaxes(last.apply(None, params["head"], x)[0], -1, -2)
+        return values, jnp.broadcast_to(levels, (*batch, levels.shape[-1]))
 
     def keys(key):
         return (*jax.random.split(key), None)
