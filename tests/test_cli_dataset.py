@@ -140,3 +140,15 @@ def test_next_actions_stay_inside_of_their_episode():
     made = data.with_next_actions(data.Dataset(Transition(*fields), {})).transitions
     np.testing.assert_array_equal(made.extras["next_action"], [1, 2, 2, 4, 5, 5])
     np.testing.assert_array_equal(made.extras["weight"], [1, 1, 1, 1, 1, 0])
+
+
+def test_a_window_of_a_file_that_stays_on_disk(folder, capsys):
+    """Chunks learn from rows drawn anew; choices that need whole episodes are refused."""
+    write(folder / "d.npz", rows=4000, action=np.tile(np.float32([[-1.0, 0.5], [1.0, 0.5]]), (2000, 1)))
+    common = ["--updates", "300", "--batch-size", "32", "--widths", "8", "--out", "run"]
+    assert main(["train", "bc", "--dataset", "d.npz", "--window", "100", *common]) == 0
+    assert "4,000 rows on disk, 100 of them" in capsys.readouterr().out
+    assert main(["train", "dqn", "toys:clock", "--dataset", "d.npz", "--window", "-1"]) == 2
+    write(folder / "e.npz")
+    both = ["--dataset", "e.npz", "--window", "10", "--next-action", "data"]
+    assert main(["train", "dqn", *both]) == 2 and "need whole episodes" in capsys.readouterr().err

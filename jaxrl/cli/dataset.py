@@ -22,9 +22,10 @@ def open_dataset(argv: list[str], env_name: str, env_params: dict[str, Any]) -> 
     from jaxrl.cli.environment import make_env
     from jaxrl.cli.flags import Flag, parse
 
-    path = parse([Flag("dataset", str, "", "")], argv, "jaxrl train", "", partial=True)["dataset"]
+    flags = [Flag("dataset", str, "", ""), Flag("window", int, 0, "")]
+    path, window = parse(flags, argv, "jaxrl train", "", partial=True).values()
     with bad_input(ValueError):
-        dataset = data.read(path)
+        dataset = data.read(path, mmap=window > 0)
     known = str(dataset.metadata.get("environment", ""))
     if not env_name:
         if env_params:

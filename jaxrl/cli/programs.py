@@ -13,6 +13,7 @@ class Program(NamedTuple):
     Attributes:
       make_loop: (data) -> Loop.
       data: the dataset's transitions, an argument of both functions; () online.
+      draw: () -> the data of the next chunk: `data` again, or rows drawn anew from a file that stays on disk.
       updates: of a chunk; chunk_steps: steps of it; total: steps of the run, a multiple; requested: before rounding.
       unit: what a step is: "steps" of the environment, or "updates".
       notes: lines to print before the start.
@@ -20,6 +21,7 @@ class Program(NamedTuple):
 
     make_loop: Callable[[Any], Any]
     data: Any
+    draw: Callable[[], Any]
     updates: int
     chunk_steps: int
     total: int
@@ -34,26 +36,11 @@ def make(settings: Any) -> Program:
     Raises:
       BadInput: if the replay buffer does not fit in memory.
     """
-    from jaxrl.loop import offline, online
+    from jaxrl.loop import online
 
     options = settings.options
     if settings.dataset is not None:
-        from jaxrl.data import nbytes, num_transitions, to_device
-
-        rows, size = num_transitions(settings.dataset), nbytes(settings.dataset)
-        check_memory(size, f"{options['dataset']}, {rows:,} rows,")
-        data = to_device(wanted_extras(settings)).transitions
-        updates, chunks = plan(options["updates"], 1)
-        return Program(
-            lambda data: offline(settings.agent, data, batch_size=options["batch_size"]),
-            data,
-            updates,
-            updates,
-            updates * chunks,
-            options["updates"],
-            "updates",
-            [f"dataset: {rows:,} rows, {readable(size)}"],
-        )
+        return from_dataset(settings)
     sizes = {k: options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
     one = sizes["num_envs"] * sizes["unroll_length"]
     updates, chunks = plan(options["steps"], one)
@@ -61,7 +48,37 @@ def make(settings: Any) -> Program:
         loop = online(settings.agent, settings.env, **sizes)
         notes = replay_notes(loop, settings)
     total = updates * one * chunks
-    return Program(lambda data: loop, (), updates, updates * one, total, options["steps"], "steps", notes)
+    return Program(lambda data: loop, (), tuple, updates, updates * one, total, options["steps"], "steps", notes)
+
+
+def from_dataset(settings: Any) -> Program:
+    """Learning from a dataset: all of it on the device, or a window of rows a chunk with `--window`."""
+    import numpy as np
+
+    from jaxrl.data import nbytes, num_transitions, take_rows, to_device
+    from jaxrl.loop import offline
+
+    options, dataset = settings.options, settings.dataset
+    rows, size, window = num_transitions(dataset), nbytes(dataset), options["window"]
+    if window:
+        random = np.random.default_rng(options["seed"])
+        size = size * window // rows
+
+        def draw() -> Any:
+            return to_device(take_rows(dataset, np.sort(random.integers(0, rows, window)))).transitions
+
+        note = f"dataset: {rows:,} rows on disk, {window:,} of them ({readable(size)}) for each chunk"
+    else:
+        note = f"dataset: {rows:,} rows, {readable(size)}"
+    check_memory(size, f"{options['dataset']}, {window or rows:,} rows,")
+    if window:
+        data = draw()
+    else:
+        data = to_device(wanted_extras(settings)).transitions
+        draw = lambda: data  # noqa: E731
+    updates, chunks = plan(options["updates"], 1)
+    loop = lambda data: offline(settings.agent, data, batch_size=options["batch_size"])  # noqa: E731
+    return Program(loop, data, draw, updates, updates, updates * chunks, options["updates"], "updates", [note])
 
 
 def wanted_extras(settings: Any) -> Any:

@@ -46,7 +46,7 @@ def train(settings: Any, out: pathlib.Path, started: float) -> int:
     with signals() as received:
         while not rows or (steps < total and not received):
             with bad_input(jax.errors.JaxRuntimeError, what=name):
-                (state, metrics), seconds = compilation.timed(functools.partial(advance, chunk, state, program.data))
+                (state, metrics), seconds = compilation.timed(functools.partial(advance, chunk, state, program.draw()))
             running += seconds
             steps += chunk_steps
             rows.append(run_directory.row(metrics, steps, running, chunk_steps / seconds))

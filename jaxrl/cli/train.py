@@ -91,6 +91,8 @@ def read_settings(argv: list[str]) -> Settings:
     static = {flag.name: first[flag.name] for flag in static_flags}
     with bad_input(ValueError, TypeError):
         given = demonstrations(first, env)
+        if first.get("window") and (static.get("calibrated") or static.get("next_action") == "data"):
+            raise ValueError("--window has single rows; --calibrated and --next-action data need whole episodes")
         agent, hparams = make_agent(agent_name, env, preset=env_name, offline=from_data, **given, **static)
     if not from_data and preset["hparams"].get("decay_steps") == preset["steps"]:
         hparams = replace_fields(hparams, decay_steps=float(first["steps"]))  # tuned to end with the run: so it does
@@ -149,6 +151,9 @@ def data_flags(preset: dict[str, Any]) -> list:
         Flag("dataset", str, "", "file to learn from"),
         Flag("updates", int, preset.get("updates", 100_000), "batches to learn from"),
         Flag("batch_size", int, preset.get("batch_size", 256), "transitions in a batch"),
+        Flag(
+            "window", int, 0, "rows drawn anew for each chunk, from a file that stays on disk; 0: all at once in memory"
+        ),
         *common_flags(),
     ]
 
@@ -172,6 +177,8 @@ def check_options(options: dict[str, Any]) -> None:
     for name in ("num_envs", "unroll_length", "episodes", "updates", "batch_size"):
         if options.get(name, 1) < 1:
             raise BadInput(f"--{name.replace('_', '-')} is {options[name]}, must be >= 1")
+    if options.get("window", 0) < 0:
+        raise BadInput(f"--window is {options['window']}, must be >= 0")
     if not 0 <= options["seed"] < 2**32:
         raise BadInput(f"--seed is {options['seed']}, must be in [0, 2**32)")
     if "steps" in options:
