@@ -9,11 +9,15 @@ _CONTINUOUS: dict[str, Any] = dict(num_envs=4, unroll_length=1, steps=100_000, u
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
+    "mdpo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
+    "props": dict(num_envs=16, unroll_length=32, steps=500_000, hparams={}),
     "pqn": dict(num_envs=32, unroll_length=32, steps=500_000, hparams={}),
     **dict.fromkeys(("dqn", "c51", "qrdqn", "iqn", "rainbow"), _OFF_POLICY | {"batch_size": 128}),
+    **dict.fromkeys(("rem", "bcq", "discrete_cql"), _OFF_POLICY | {"batch_size": 128}),
+    **dict.fromkeys(("crr", "bve", "mce"), dict(hparams={})),
     "r2d2": dict(num_envs=16, unroll_length=16, steps=500_000, updates_per_step=8, hparams={}),
     "discrete_sac": _OFF_POLICY | {"batch_size": 128},
-    **dict.fromkeys(("sac", "mdpo_off", "td3", "ddpg"), _CONTINUOUS),
+    **dict.fromkeys(("sac", "mdpo_off", "td3", "td3_bc", "ddpg"), _CONTINUOUS),
     "redq": dict(num_envs=1, unroll_length=1, steps=20_000, hparams={}),
     **dict.fromkeys(("iql", "xql", "fdvl", "awac", "cql", "odice"), _CONTINUOUS),
     "recoil": dict(hparams={}),

@@ -5,7 +5,7 @@ Order is meaning: `chain(a, b)` applies a first, so b sees what a wrote.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,15 @@ def chain(*transforms: Transform) -> Transform:
 def scale_reward(scale: float) -> Transform:
     """reward * scale."""
     return stateless(lambda data: data._replace(reward=data.reward * scale))
+
+
+def recompute_reward(reward: Callable[[Transition], Array]) -> Transform:
+    """reward(data) in place of the recorded one: inside of `with_replay`, stored data under today's function.
+
+    Args:
+      reward: data -> shape of `data.reward`. For files there is `jaxrl.data.recompute`.
+    """
+    return stateless(lambda data: data._replace(reward=reward(data)))
 
 
 def clip_reward(low: float = -1.0, high: float = 1.0) -> Transform:

@@ -16,7 +16,7 @@ from jaxrl.combinators.replay import with_replay
 from jaxrl.combinators.transform import with_transform
 from jaxrl.loop import offline, online, run
 from jaxrl.spaces import Box, Discrete, MultiDiscrete
-from jaxrl.transforms import scale_reward
+from jaxrl.transforms import recompute_reward, scale_reward
 from jaxrl.types import Agent, Transition, no_memory
 
 KEY = jax.random.key(0)
@@ -92,6 +92,14 @@ def test_order_of_transform_and_replay():
     state, _ = play(agent, toys.clock(4), 3)
     assert (state.agent.buffer.ring.data.reward[:6] == 1).all()
     assert (state.agent.agent.agent.data.reward == 3).all()
+
+
+def test_stored_rewards_are_recomputed_when_they_are_drawn():
+    inner = with_transform(notebook(), recompute_reward(lambda data: data.next_observation[..., 0] * 10.0))
+    state, _ = play(with_replay(inner, buffers.replay(60, 30)), toys.clock(4), 10)
+    data = state.agent.agent.agent.data
+    np.testing.assert_array_equal(data.reward, 10.0 * data.next_observation[:, 0])
+    assert (state.agent.buffer.ring.data.reward == 1).all()
 
 
 def test_normalized_observations_under_replay():

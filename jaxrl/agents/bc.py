@@ -23,7 +23,7 @@ class BCHparams(NamedTuple):
     """Numbers of behavior cloning, all traced."""
 
     learning_rate: float = 3e-4  # of Adam
-    entropy_coefficient: float = 0.0  # [0, inf], above 0 it keeps a policy wide that would otherwise collapse on few actions
+    entropy_coefficient: float = 0.0  # [0, inf], keeps a policy wide that would collapse on few actions
     max_grad_norm: float = float("inf")
 
 

@@ -87,7 +87,7 @@ def wanted_extras(settings: Any) -> Any:
     from jaxrl.tree import get_field
 
     dataset = settings.dataset
-    if settings.static.get("calibrated"):
+    if settings.static.get("calibrated") or settings.static.get("next_action") == "none":
         dataset = with_returns(dataset, get_field(settings.hparams, "discount"))
     if settings.static.get("next_action") == "data":
         dataset = with_next_actions(dataset)

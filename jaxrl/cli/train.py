@@ -91,8 +91,10 @@ def read_settings(argv: list[str]) -> Settings:
     static = {flag.name: first[flag.name] for flag in static_flags}
     with bad_input(ValueError, TypeError):
         given = demonstrations(first, env)
-        if first.get("window") and (static.get("calibrated") or static.get("next_action") == "data"):
-            raise ValueError("--window has single rows; --calibrated and --next-action data need whole episodes")
+        if first.get("window") and (static.get("calibrated") or static.get("next_action") in ("data", "none")):
+            raise ValueError(
+                "--window has single rows; --calibrated and --next-action data or none need whole episodes"
+            )
         agent, hparams = make_agent(agent_name, env, preset=env_name, offline=from_data, **given, **static)
     if not from_data and preset["hparams"].get("decay_steps") == preset["steps"]:
         hparams = replace_fields(hparams, decay_steps=float(first["steps"]))  # tuned to end with the run: so it does

@@ -6,8 +6,7 @@ from typing import Any, Callable, NamedTuple
 
 from jaxrl import presets
 from jaxrl.combinators.demonstrations import with_demonstrations
-from jaxrl.factory import actor_critic, offline_learners, online, value_based
-from jaxrl.factory.on_policy import build_ppo
+from jaxrl.factory import actor_critic, offline_learners, on_policy, online, value_based
 from jaxrl.tree import field_names, get_field, replace_fields
 from jaxrl.types import Agent, Env, PyTree, Transition
 
@@ -21,12 +20,14 @@ class Recipe(NamedTuple):
         learns from data alone.
       offline: whether the learner takes batches of a dataset.
       settings: static choices that differ from the defaults of these functions.
+      numbers: hyperparameters that differ from the learner's defaults.
     """
 
     learner: Callable[..., Agent]
     online: Callable[..., Agent] | None = online.on_rollouts
     offline: bool = False
     settings: dict[str, Any] = {}
+    numbers: dict[str, float] = {}
 
 
 def _replayed(learner: Callable[..., Agent], explore: Callable, **settings: Any) -> Recipe:
@@ -38,7 +39,9 @@ def _from_data(learner: Callable[..., Agent], **settings: Any) -> Recipe:
 
 
 AGENTS: dict[str, Recipe] = {
-    "ppo": Recipe(build_ppo),
+    "ppo": Recipe(on_policy.build_ppo),
+    "mdpo": Recipe(on_policy.build_mdpo),
+    "props": Recipe(on_policy.build_props),
     "pqn": Recipe(value_based.build_pqn, online.on_explored_rollouts),
     "dqn": _replayed(value_based.build_dqn, online.epsilon_greedy),
     "c51": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="categorical"),
@@ -52,11 +55,20 @@ AGENTS: dict[str, Recipe] = {
         n_step=3,
         prioritized=True,
     ),
+    "rem": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="random_mixture", loss="huber"),
+    "bcq": _replayed(value_based.build_dqn, online.epsilon_greedy, constrained=True),
+    "discrete_cql": _replayed(value_based.build_dqn, online.epsilon_greedy)._replace(numbers={"conservative": 1.0}),
+    "crr": _from_data(value_based.build_dqn, constrained=True, next_action="behavior")._replace(
+        numbers={"inverse_temperature": 1.0, "threshold": 1.0}
+    ),
+    "bve": _from_data(value_based.build_dqn, next_action="data"),
+    "mce": _from_data(value_based.build_dqn, next_action="none"),
     "r2d2": Recipe(value_based.build_r2d2, online.on_sequence_replay(online.epsilon_greedy)),
     "discrete_sac": _replayed(value_based.build_discrete_sac, online.warm_up),
     "sac": _replayed(actor_critic.build_sac, online.warm_up),
     "mdpo_off": _replayed(actor_critic.build_mdpo_off, online.warm_up),
     "td3": _replayed(actor_critic.build_td3, online.gaussian),
+    "td3_bc": _replayed(actor_critic.build_td3, online.gaussian)._replace(numbers={"bc_coefficient": 0.4}),
     "ddpg": _replayed(actor_critic.build_ddpg, online.gaussian),
     "redq": _replayed(actor_critic.build_redq, online.warm_up, updates_per_step=20),
     "iql": _replayed(offline_learners.build_iql, online.warm_up),
@@ -120,7 +132,7 @@ def make_agent(
         agent = wrap(agent, env, **{k: chosen[k] for k in wrap.__kwdefaults__ or {}})
     # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
     names = field_names(agent.hparams)
-    numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in names}
+    numbers = {**recipe.numbers, **{k: v for k, v in tuned.get("hparams", {}).items() if k in names}}
     hparams = replace_fields(agent.hparams, **numbers)
     given = numbers.keys()
     return agent, replace_fields(hparams, **{k: v for k, v in discounts(hparams).items() if k not in given})
