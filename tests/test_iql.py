@@ -102,7 +102,7 @@ def test_fixed_point_of_f_dvl():
             low, high = (v, high) if np.sum(b * (1 + x / 2) * (x > 0)) > (1 - lambda_) / lambda_ else (low, v)
         return v
 
-    results = solve(divergences.dual("pearson_chi2"), divergences.DualHparams(0.7))
+    results = solve(divergences.dual("pearson_chi2"), divergences.DualHparams(0.7), num_updates=30_000)
     for mdp, behavior, state in results:  # V rattles about the kink at Q = V, and Q follows slowly: less exact
         exact = tabular.solve_backup(mdp, lambda q, b=behavior: np.array([backup(*x) for x in zip(q, b)]), 60)
         np.testing.assert_allclose(state.params["value"], exact, atol=1e-2)
