@@ -132,9 +132,8 @@ def buffers_table(capacities, batches):
 
 
 def agents_table():
-    print(
-        "| agent | environment | environments | updates a step | batch | steps/s | compile s |\n|---|---|---|---|---|---|---|"
-    )
+    print("| agent | environment | environments | updates a step | batch | steps/s | compile s |")
+    print("|---|---|---|---|---|---|---|")
     for agent_name, env_name, steps in (("dqn", "CartPole-v1", 100_000), ("sac", "Pendulum-v1", 10_000)):
         preset, env = lookup(agent_name, env_name), jaxrl.envs.make(env_name)
         agent, hparams = jaxrl.make_agent(agent_name, env, preset=env_name)
