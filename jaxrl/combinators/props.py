@@ -186,8 +186,12 @@ def props(
             then = select(ended, now, list(descend(steps, gradient, now[1], now[0])))
             return (*then, ended | (kl > hp.refit_target_kl), taken + ~ended), jnp.where(ended, -jnp.inf, kl)
 
-        def epoch(carry, key: Array):
+        def one_pass(carry, key: Array):
             return jax.lax.scan(minibatch, carry, minibatches(key, rows, refit_minibatches))
+
+        def epoch(carry, key: Array):  # without the condition, what comes after the end would cost as much
+            skip = lambda carry, key: (carry, jnp.full(refit_minibatches, -jnp.inf))  # noqa: E731
+            return jax.lax.cond(carry[2], skip, one_pass, carry, key)
 
         carry = (params, state.opt_state, jnp.zeros((), bool), jnp.zeros((), jnp.float32))
         (behavior, opt_state, _, taken), kls = jax.lax.scan(epoch, carry, jax.random.split(key, refit_epochs))
