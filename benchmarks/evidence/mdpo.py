@@ -73,10 +73,8 @@ def judged(table, best, settings):
     finding = "best, mean over the run (last tenth): " + ", ".join(
         f"{name} {x:.1f} ({last[name]:.1f})" for name, x in number.items()
     )
-    finding += (
-        f". MDPO has {100 * ahead[0]:+.0f} % on PPO with 10 full-batch steps, {100 * ahead[1]:+.0f} % with 10 passes of 4 "
-        f"minibatches; 10 steps have {100 * over_one:+.0f} % on one."
-    )
+    finding += f". MDPO has {100 * ahead[0]:+.0f} % on PPO with 10 full-batch steps, {100 * ahead[1]:+.0f} % with 10 "
+    finding += f"passes of 4 minibatches; 10 steps have {100 * over_one:+.0f} % on one."
     verdict = {2: "met", 1: "partly", 0: "missed"}[sum(good)]
     return dict(claim=CLAIM, verdict=verdict, finding=finding, settings=settings, table=table, seeds=SEEDS)
 
