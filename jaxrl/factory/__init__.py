@@ -131,8 +131,9 @@ def make_agent(
     for wrap in around:
         agent = wrap(agent, env, **{k: chosen[k] for k in wrap.__kwdefaults__ or {}})
     # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
+    agent = agent._replace(hparams=replace_fields(agent.hparams, **recipe.numbers))
     names = field_names(agent.hparams)
-    numbers = {**recipe.numbers, **{k: v for k, v in tuned.get("hparams", {}).items() if k in names}}
+    numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in names}
     hparams = replace_fields(agent.hparams, **numbers)
     given = numbers.keys()
     return agent, replace_fields(hparams, **{k: v for k, v in discounts(hparams).items() if k not in given})
