@@ -13,7 +13,8 @@ def main(argv: list[str]) -> int:
     elif argv == ["agents"]:
         for agent in DEFAULTS:
             tuned = [env for name, env in PRESETS if name == agent]
-            print(f"{agent}  tuned for {', '.join(tuned)}" if tuned else agent)
+            data = "" if "steps" in DEFAULTS[agent] else "  from a dataset alone"
+            print(f"{agent}  tuned for {', '.join(tuned)}" if tuned else agent + data)
     elif argv == ["envs"]:
         from jaxrl import envs
 
