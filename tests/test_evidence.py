@@ -109,6 +109,16 @@ def test_learners_that_need_more_than_rows(cartpole, name):
     assert returns.shape == metrics["q_value"].shape == (2, 1) and (returns > 0).all()
 
 
+def test_quality_of_rows_weighs_episodes_by_length(cartpole):
+    dataset = cartpole.datasets["random"]
+    starts, stops = data.episode_bounds(dataset)
+    returns = data.episode_returns(dataset)
+    mean = sum(r * (b - a) for a, b, r in zip(starts, stops, returns)) / stops[-1]
+    expected = (mean - cartpole.random) / (cartpole.expert - cartpole.random)
+    assert dataset_perspective.quality_of_rows(dataset, cartpole) == pytest.approx(expected)
+    assert expected > data.tq(dataset, cartpole.random, cartpole.expert)  # long episodes are good ones here
+
+
 def test_judge_of_the_dataset_perspective():
     coverage = np.array([0.2, 0.1, 0.3, 0.5, 1.0] * 2)
     quality = np.array([0.0, 1.0, 0.1, 0.8, 0.3] * 2)
@@ -116,7 +126,7 @@ def test_judge_of_the_dataset_perspective():
 
     def verdict(bc, others):
         scores = dict.fromkeys(names, others) | {"BC": bc}
-        cells = dataset_perspective.Cells([], coverage, quality, scores, dict.fromkeys(names, 0))
+        cells = dataset_perspective.Cells([], coverage, quality, quality, scores, dict.fromkeys(names, 0))
         return dataset_perspective.judge(cells)[0]
 
     assert verdict(100 * quality, 100 * coverage) == "met"

@@ -91,6 +91,13 @@ def measures(found: Study, bins: int | None = BINS) -> dict[str, tuple[float, fl
     }
 
 
+def quality_of_rows(dataset: Dataset, found: Study) -> float:
+    """TQ where an episode counts as often as it has rows, which is how often a learner sees it."""
+    starts, stops = data.episode_bounds(dataset)
+    mean = np.average(data.episode_returns(dataset), weights=stops - starts)
+    return normalized_score(mean, found.random, found.expert) / 100
+
+
 def correlation(x: Any, y: Any) -> float:
     return float(np.corrcoef(np.asarray(x, float), np.asarray(y, float))[0, 1])
 
@@ -101,6 +108,7 @@ class Cells(NamedTuple):
     table: list[dict]
     coverage: np.ndarray
     quality: np.ndarray
+    quality_of_rows: np.ndarray
     scores: dict[str, np.ndarray]
     diverged: dict[str, int]  # of the C * SEEDS runs
 
@@ -110,14 +118,16 @@ def compare(labels: tuple[str, ...], static: dict[str, Any]) -> Cells:
 
     A run has diverged when its mean Q is above twice the largest or below twice the least possible value.
     """
-    table, coverage, quality = [], [], []
+    table, coverage, quality, by_rows = [], [], [], []
     scores, diverged = {name: [] for name in labels}, dict.fromkeys(labels, 0)
     for name in ENVIRONMENTS:
         found, rows = study(name), {}
         for kind, (tq, saco, _) in measures(found).items():
-            rows[kind] = {"name": f"{name}, {kind}", "TQ": round(tq, 3), "SACo": round(saco, 3)}
             coverage.append(saco)
             quality.append(tq)
+            by_rows.append(quality_of_rows(found.datasets[kind], found))
+            rows[kind] = {"name": f"{name}, {kind}", "TQ": round(tq, 3), "TQ of rows": round(by_rows[-1], 3)}
+            rows[kind]["SACo"] = round(saco, 3)
         datasets = [found.datasets[kind] for kind in TYPES]
         for label in labels:
             learner = LEARNERS[label]
@@ -130,7 +140,8 @@ def compare(labels: tuple[str, ...], static: dict[str, Any]) -> Cells:
                 diverged[label] += int(np.sum(~(np.abs(metrics["q_value"]) < 2 / (1 - HPARAMS["discount"]))))
             print(f"{name} {label} {np.round(scores[label][-len(TYPES) :], 1)} diverged {diverged[label]}", flush=True)
         table += rows.values()
-    return Cells(table, np.array(coverage), np.array(quality), {k: np.array(v) for k, v in scores.items()}, diverged)
+    scores = {k: np.array(v) for k, v in scores.items()}
+    return Cells(table, np.array(coverage), np.array(quality), np.array(by_rows), scores, diverged)
 
 
 def settings_of(labels: tuple[str, ...], **more: Any) -> dict[str, Any]:
@@ -156,7 +167,12 @@ def learners():
     found = compare(labels, {})
     verdict, finding = judge(found)
     return dict(
-        claim=CLAIM, verdict=verdict, finding=finding, settings=settings_of(labels), table=found.table, seeds=SEEDS
+        claim=CLAIM,
+        verdict=verdict,
+        finding=finding,
+        settings=settings_of(labels, misses=MISSES),
+        table=found.table,
+        seeds=SEEDS,
     )
 
 
@@ -182,6 +198,14 @@ CLAIM = (
 )
 
 
+MISSES = (
+    "of the prediction, as far as we see. Divergence decides what the DQN family comes to: its values leave what is "
+    "possible on CartPole's narrow data and on the replay of PPO (the paper's is DQN's, which may explore more). Layer "
+    "normalization ends that (layer_norm), but does not bring the correlation back. For BC, TQ weighs episodes alike "
+    "while cloning weighs rows, and in Acrobot bad episodes are the long ones"
+)
+
+
 def judge(cells: Cells) -> tuple[str, str]:
     """Verdict and finding of the claim."""
     coverage, quality, scores = cells.coverage, cells.quality, cells.scores
@@ -199,12 +223,14 @@ def judge(cells: Cells) -> tuple[str, str]:
             f"{name} {correlation(coverage[part], family[part]):.2f}, {correlation(quality[part], family[part]):.2f}, "
             f"{correlation(quality[part], scores['BC'][part]):.2f}"
         )
+    by_rows = correlation(cells.quality_of_rows, scores["BC"])
     product = correlation(np.minimum(coverage, quality), np.mean([scores[k] for k in ("BCQ", "CQL", "CRR")], 0))
     finding = (
         f"over {len(quality)} cells corr(SACo, DQN family) is {numbers[0]:.2f}, corr(TQ, DQN family) {numbers[1]:.2f}, "
-        f"corr(TQ, BC) {numbers[2]:.2f} (in that order, {'; '.join(separate)}); where TQ > 0.9 ({int(good.sum())} "
-        f"cells) BC is at most {gap:.1f} points below the best. The lesser of TQ and SACo correlates at {product:.2f} "
-        f"with the scores of BCQ, CQL and CRR. Runs that diverged, of {len(quality) * SEEDS}: "
+        f"corr(TQ, BC) {numbers[2]:.2f} (in that order, {'; '.join(separate)}), or {by_rows:.2f} with TQ of rows, "
+        f"where an episode counts by its length. Where TQ > 0.9 ({int(good.sum())} cells) BC is at most {gap:.1f} "
+        f"points below the best. The lesser of TQ and SACo correlates at {product:.2f} with the scores of BCQ, CQL and "
+        f"CRR. Runs that diverged, of {len(quality) * SEEDS}: "
         + ", ".join(f"{k} {n}" for k, n in cells.diverged.items() if k != "BC")
         + "."
     )
