@@ -171,10 +171,10 @@ def sampling_error(size, num_seeds):
 
 def sampling_error_cartpole():
     """The error of the buffer while PPO learns, from a fit, for behaviors that differ in how far they may go."""
-    env, total, seeds = jaxrl.envs.make("CartPole-v1"), 40_960, 8
-    static = dict(widths=(32, 32), num_batches=2, num_minibatches=8, refit_minibatches=1, error_steps=100)
+    env, total, seeds = jaxrl.envs.make("CartPole-v1"), 20_480, 8
+    static = dict(widths=(32, 32), num_batches=2, num_minibatches=8, refit_minibatches=1, error_steps=50)
     shared = PropsHparams(refit_kl_coefficient=0.0)
-    settings = [(rate, delta) for rate in (3e-4, 1e-3, 3e-3) for delta in (0.01, 0.05)]
+    settings = [(1e-3, 0.01), (1e-3, 0.05), (3e-3, 0.05)]
     table, errors_ = [], {}
     for method, epochs, refits, grid_ in (("PPO-buffer", 0, 1, [(0.0, 0.0)]), ("PROPS", 8, 4, settings)):
         agent = build_props(env, update_period=refits, refit_epochs=epochs, **static)
@@ -203,8 +203,8 @@ def sampling_error_cartpole():
         finding=f"1000 x error {plain:.1f} nats for PPO-buffer, {errors_[name]:.1f} for {name} ({100 * lower:.0f} % "
         f"lower); the settings of PROPS range from {min(errors_.values()):.1f} to {max(errors_.values()):.1f}.",
         settings={
-            "error": "KL(pi_D || pi) in nats: pi_D is pi after 100 steps of Adam at 1e-2 on the likelihood of the "
-            "buffer, before each update, mean over the run; a lower bound, and an overfit one",
+            "error": "KL(pi_D || pi) in nats: pi_D is pi after 50 steps of Adam at 1e-2 on the likelihood of the "
+            "buffer, before each update, mean over the run: less than the whole error, more than that of fresh data",
             "steps": total,
             "n, b": (512, 2),
             "learning_rate": 3e-3,

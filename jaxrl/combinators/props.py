@@ -81,7 +81,8 @@ def props(
     will replace. `act_greedy` is the agent's. Hyperparameters: `Wrapped(agent=the agent's, own=PropsHparams)`; where
     the agent counts environment steps, it sees `num_batches` times as many. Wrappers that normalise go outside:
     rollouts are kept as they were normalised when they were new. Not for loops with `episodic=True`, whose rollouts are
-    no continuation of each other.
+    no continuation of each other. Where `init` and `step` are vmapped, as over seeds, the agent's update is computed at
+    every rollout, and used at each `update_period`-th.
 
     Args:
       agent: an actor-critic such as `ppo`; its state has `params["policy"]`, `act` records `raw_action`, `log_prob`,
