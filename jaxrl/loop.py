@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import finite
 from jaxrl.interaction import Interaction, rollout, start, timestep_shape
 from jaxrl.spaces import zeros
 from jaxrl.types import Agent, Array, Curriculum, Env, Loop, Metrics, PyTree, Transition
@@ -96,7 +97,9 @@ def online(
         teacher, taught = state.curriculum, {}
         if curriculum is not None:
             teacher, taught = curriculum.update(curriculum_key, state.curriculum, agent_state, data)
-        metrics = merge_metrics(played, observed, learned, taught)
+        begins = state.interaction.episode.length.reshape(num_envs, -1).max(-1) == 0
+        checks = finite.in_rollout(data, begins | episodic) | finite.in_parameters(agent.actor(agent_state))
+        metrics = merge_metrics(played, observed, learned, taught, checks)
         return LoopState(key, agent_state, interaction, teacher, state.num_updates + 1), metrics
 
     return Loop(init, step)
@@ -153,7 +156,8 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
     def step(state: OfflineState) -> tuple[OfflineState, Metrics]:
         key, batch_key, update_key = jax.random.split(state.key, 3)
         index = jax.random.randint(batch_key, (batch_size,), 0, max(sizes))
-        agent_state, metrics = learner.update(update_key, state.agent, batch(index))
+        agent_state, learned = learner.update(update_key, state.agent, batch(index))
+        metrics = merge_metrics(learned, finite.in_parameters(learner.actor(agent_state)))
         return OfflineState(key, agent_state, state.num_updates + 1), metrics
 
     return Loop(init, step)

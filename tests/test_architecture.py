@@ -11,9 +11,9 @@ HEAVY = SIMULATORS | {"flax", "h5py", "orbax", "tyro", "matplotlib", "safetensor
 
 # From left to right; a module imports from its own rank or from the left of it.
 RANKS = [
-    {"returns", "losses", "divergences", "spaces", "statistics", "optim"},
+    {"returns", "losses", "divergences", "spaces", "statistics", "optim", "untrusted"},
     {"types"},
-    {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients"},
+    {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
     {"action_values", "buffers", "exploration"},
     {"interaction", "evaluation", "loop", "data"},
     {"transforms"},

@@ -1,0 +1,84 @@
+"""What is not a finite number, counted inside the loops: rewards, observations, parameters.
+
+`online` and `offline` add these metrics to those of every step. They are sums over what the step has computed anyway,
+change nothing that is learned, and leave the decision to the host (`jaxrl train` stops); under `vmap` each run has its
+own. All are [] int32:
+
+  nonfinite/reward_count        rewards of rows that are there (weight > 0), each agent's by itself
+  nonfinite/observation_count   observations, each once: true successors, and what resets gave
+  nonfinite/reward_first, nonfinite/observation_first
+                                row t * N + n of the rollout [T, N] where the first of them is, -1 without one
+  nonfinite/parameter_count     numbers in `agent.actor(state)`, hyperparameters left out (there, inf has a meaning)
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl.types import Array, Metrics, PyTree, Transition, is_last
+
+PREFIX = "nonfinite/"
+
+
+def in_rollout(data: Transition, is_start: Array) -> Metrics:
+    """Rewards and observations of a rollout that are not finite.
+
+    Args:
+      data: leaves [T, N, ...].
+      is_start: [N] bool, whether the first row begins an episode.
+    """
+    out = is_last(data).reshape(*data.reward.shape[:2], -1).all(-1)  # who was out before stays `terminated`
+    is_first = jnp.concatenate([is_start[None], out[:-1]])
+    there = data.extras["weight"] > 0 if "weight" in data.extras else None
+    reward = ~jnp.isfinite(data.reward)
+    reward = reward if there is None else reward & there
+    after = _bad_rows(data.next_observation, there, data.reward)
+    before = _bad_rows(data.observation, there, data.reward) & is_first
+    return {
+        f"{PREFIX}reward_count": _count(reward),
+        f"{PREFIX}reward_first": _first(reward),
+        f"{PREFIX}observation_count": _count(before) + _count(after),
+        f"{PREFIX}observation_first": _first(before | after),
+    }
+
+
+def in_parameters(actor: PyTree) -> Metrics:
+    """Numbers of an actor's state that are not finite."""
+    return {f"{PREFIX}parameter_count": sum((_count(~jnp.isfinite(x)) for _, x in parameters(actor)), jnp.int32(0))}
+
+
+def parameters(state: PyTree) -> list[tuple[str, Array]]:
+    """(name, leaf) of all floating-point leaves of a state but its hyperparameters: "agent/params/policy/..."."""
+    named = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
+    return [(name, x) for name, x in named if _is_float(x) and "hparams" not in name.split("/")]
+
+
+def _bad_rows(observation: PyTree, there: Array | None, reward: Array) -> Array:
+    """[T, N] bool; agents that are out (weight 0) may see anything."""
+    bad = jnp.zeros(reward.shape[:2], bool)
+    for x in jax.tree.leaves(observation):
+        if not _is_float(x):
+            continue
+        each = x.shape[: reward.ndim] == reward.shape  # an observation of each agent, not of all together
+        mine = ~jnp.isfinite(x).reshape(*x.shape[: reward.ndim if each else 2], -1).all(-1)
+        if there is not None:
+            mine = mine & (there if each else there.reshape(*reward.shape[:2], -1).any(-1))
+        bad |= mine.reshape(*reward.shape[:2], -1).any(-1)
+    return bad
+
+
+def _count(bad: Array) -> Array:
+    return jnp.sum(bad, dtype=jnp.int32)
+
+
+def _first(bad: Array) -> Array:
+    bad = bad.reshape(*bad.shape[:2], -1).any(-1).reshape(-1)
+    return jnp.where(bad.any(), jnp.argmax(bad).astype(jnp.int32), -1)
+
+
+def _is_float(x: Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
