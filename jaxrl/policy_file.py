@@ -2,6 +2,7 @@
 
 The file holds the arrays of `agent.actor(state)` under their key paths ("agent/params/policy/...") and, in its
 metadata, the names and choices that `make_agent` takes. There is no code in it: reading one never runs what it names.
+The metadata also holds the SHA-256 of the whole file, with zeros in its place: what is damaged is never loaded.
 Format: https://huggingface.co/docs/safetensors.
 """
 
@@ -16,8 +17,9 @@ import jax
 import numpy as np
 
 from jaxrl.types import Agent, Env, PyTree
+from jaxrl.untrusted import BadFile, read_json, require_file, require_modest
 
-SCHEMA = 1
+SCHEMA = 2
 FILE_NAME = "policy.safetensors"
 LEARNER_FILE_NAME = "learner.safetensors"  # of a run: all that the learner learned, where another run can start
 _KEY = "jaxrl"  # of the metadata entry that holds the header
@@ -43,42 +45,41 @@ def save_policy(path: str | os.PathLike, actor: PyTree, header: dict[str, Any]) 
     Raises:
       ValueError: if two leaves have the same key path.
     """
-    from safetensors.numpy import save
+    from jaxrl.data.containers import save_safetensors
 
     leaves = [(name, leaf) for name, leaf in named_leaves(actor) if not _is_key(leaf)]
     arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in leaves}
     if len(arrays) != len(leaves):
         raise ValueError("save_policy: two leaves have the same key path; rename a dictionary key that contains '/'")
-    metadata = {_KEY: json.dumps({"schema": SCHEMA, **header}, allow_nan=False)}
-    write_atomically(path, save(arrays, metadata))
+    save_safetensors(path, arrays, {_KEY: json.dumps({"schema": SCHEMA, **header}, allow_nan=False)})
 
 
 def load_policy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Reads a policy file. Returns the arrays by key path, and the header.
 
     Raises:
-      ValueError: if the file is missing, malformed, truncated, of a newer schema, or not a policy file.
+      ValueError: if the file is missing, malformed, truncated, damaged, of another schema, or not a policy file.
     """
-    from safetensors import SafetensorError, safe_open
+    from jaxrl.data.containers import digest_holds, load, safetensors_entries
 
-    if not os.path.isfile(path):
-        raise ValueError(f"{path}: there is no such file")
+    require_file(path)
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+        sound = digest_holds(path)
+        entries, metadata = safetensors_entries(path)
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{path}: not a readable safetensors file ({str(error).removeprefix(f'{path}: ')})") from None
     try:
-        header = json.loads(metadata[_KEY])
+        header = read_json(metadata[_KEY], path)
         schema = header["schema"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path}: has no jaxrl header, so it is not a policy file of jaxrl") from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise BadFile(f"{path}: has no jaxrl header, so it is not a policy file of jaxrl") from None
     if schema != SCHEMA:
-        raise ValueError(
-            f"{path}: written in schema {schema!r}, this jaxrl reads {SCHEMA}; install the version it names"
+        raise BadFile(
+            f"{path}: written in schema {str(schema)[:30]}, this jaxrl reads {SCHEMA}; install the version it names"
         )
-    return arrays, header
+    if not sound:
+        raise BadFile(f"{path}: is damaged: its digest is {'missing' if sound is None else 'wrong'}")
+    return {name: load(entry) for name, entry in entries.items()}, header
 
 
 def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
@@ -124,7 +125,7 @@ def load(path: str | os.PathLike, env: Env | None = None) -> tuple[Agent, PyTree
 
 def load_saved(path: str | os.PathLike, env: Env | None = None) -> SavedPolicy:
     """`load`, with the environment and the header."""
-    from jaxrl.envs import make
+    from jaxrl.envs import make, names
     from jaxrl.factory import make_agent
     from jaxrl.loop import example_data
 
@@ -134,19 +135,23 @@ def load_saved(path: str | os.PathLike, env: Env | None = None) -> SavedPolicy:
     try:
         name, env_name, env_params = header["agent"], header["env"]["name"], _tuples(header["env"]["params"])
         static, shape = _tuples(header["static"]), (int(header["num_envs"]), int(header["unroll_length"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: its header lacks {error}") from None
-    if env is None and ":" in str(env_name):
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise BadFile(f"{file}: its header lacks {error}") from None
+    if env is None and (not isinstance(env_name, str) or env_name not in names()):
         # A file must not choose code to run: MODULE:NAME could be any function of any module.
-        raise ValueError(f"{file}: trained in {env_name}, which is not one of jaxrl's environments: give it as `env`")
+        raise BadFile(
+            f"{file}: trained in {str(env_name)[:60]}, which is none of jaxrl's environments: give it as `env`"
+        )
+    require_modest({"env": env_params, "static": static, "num_envs": shape}, f"{file}: its header")
     try:
         env = make(env_name, **env_params) if env is None else env
         agent, hparams = make_agent(name, env, offline=bool(header.get("offline", False)), **static)
         example = jax.eval_shape(lambda: example_data(env, *shape))
         template = jax.eval_shape(lambda key: agent.actor(agent.init(key, hparams, _zeros(example))), jax.random.key(0))
         return SavedPolicy(agent, restore(template, arrays), env, header)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from None
+    except Exception as error:  # noqa: BLE001  a header may ask for anything: a size of 0, a gigabyte, a name as a number
+        kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
+        raise BadFile(f"{file}: {kind}{' '.join(str(error).split())[:300]}") from None
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:

@@ -7,6 +7,7 @@ Formats: https://huggingface.co/docs/safetensors, https://numpy.org/doc/stable/r
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -18,15 +19,18 @@ from typing import Any, Iterator, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jaxrl.untrusted import MAX_JSON, BadFile, read_json, require_memory
+
+MAX_MEMBERS = 10_000  # arrays of an .npz file
 MAX_RATIO = 1100  # deflate packs 1032 bytes into one at best: who claims more lies
 _CODES = {"BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "F16": "float16"}
 _CODES |= {"U32": "uint32", "I32": "int32", "F32": "float32", "U64": "uint64", "I64": "int64", "F64": "float64"}
 _DTYPES = {code: np.dtype(name) for code, name in _CODES.items()} | {"BF16": np.dtype(ml_dtypes.bfloat16)}
+_DTYPES["C64"] = np.dtype("complex64")
 _LOCAL = struct.Struct("<4s5H3L2H")  # a zip member's local header
-
-
-class BadFile(ValueError):
-    """What is wrong with a file, in one line that names it and the field."""
+_UNSIGNED = b"0" * 64  # stands in the place of the digest while it is computed
+_BEFORE_DIGEST = b'{"__metadata__": {"sha256": "'  # how the header of our own .safetensors files begins
+_ZIP_COMMENT = b"sha256 "
 
 
 class Entry(NamedTuple):
@@ -68,7 +72,9 @@ def safetensors_entries(path: str | os.PathLike) -> tuple[dict[str, Entry], dict
         (length,) = struct.unpack("<Q", file.read(8))
         if length > size - 8:
             raise BadFile(f"{path}: is cut short: its header says {length} bytes, {size - 8} are there")
-        header = json.loads(file.read(length))
+        if length > MAX_JSON:
+            raise BadFile(f"{path}: has a header of {length} bytes, at most {MAX_JSON} are read")
+        header = read_json(file.read(length), path)
         metadata = header.pop("__metadata__", {})
         spans, entries = [], {}
         for name, item in header.items():
@@ -95,6 +101,8 @@ def npz_entries(path: str | os.PathLike) -> dict[str, Entry]:
     size = os.path.getsize(path)
     entries = {}
     with reading(path), open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        if len(archive.infolist()) > MAX_MEMBERS:
+            raise BadFile(f"{path}: has {len(archive.infolist())} members, at most {MAX_MEMBERS} are read")
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name == member.filename or name in entries:
@@ -126,6 +134,8 @@ def load(entry: Entry, mmap: bool = False) -> np.ndarray:
     """The array; with `mmap`, one whose pages are read when they are touched."""
     if mmap and entry.offset is None:
         raise BadFile(f"{entry.path}: {entry.name}: is compressed and cannot be memory-mapped; read without mmap")
+    if not mmap:
+        require_memory(entry.nbytes, f"{entry.path}: {entry.name}")
     with reading(f"{entry.path}: {entry.name}"):
         if entry.offset is not None and math.prod(entry.shape):
             mode = dict(mode="r", offset=entry.offset, shape=entry.shape, order=entry.order)
@@ -144,7 +154,7 @@ def load(entry: Entry, mmap: bool = False) -> np.ndarray:
 def save_safetensors(path: str | os.PathLike, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes the file atomically, array by array."""
     codes = {dtype: code for code, dtype in _DTYPES.items()}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, Any] = {"__metadata__": {"sha256": _UNSIGNED.decode(), **metadata}}
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))  # so that all of them are aligned
     begin = 0
     for name in order:
@@ -158,17 +168,62 @@ def save_safetensors(path: str | os.PathLike, arrays: dict[str, np.ndarray], met
         for name in order:
             for part in parts(arrays[name]):
                 file.write(part)
+        _seal(file, 8 + len(_BEFORE_DIGEST))
 
 
 def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     """Writes the file atomically, stored and not compressed, so that it can be memory-mapped."""
-    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, x in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))  # no clock: equal data, equal file
-            with archive.open(member, "w", force_zip64=True) as stream:
-                np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(x))
-                for part in parts(x):
-                    stream.write(part)
+    with replacing(path) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.comment = _ZIP_COMMENT + _UNSIGNED
+            for name, x in arrays.items():
+                member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))  # no clock: equal data, equal file
+                with archive.open(member, "w", force_zip64=True) as stream:
+                    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(x))
+                    for part in parts(x):
+                        stream.write(part)
+        _seal(file, file.tell() - len(_UNSIGNED))
+
+
+def digest_holds(path: str | os.PathLike) -> bool | None:
+    """Whether the SHA-256 that a file of ours holds is its own; None where it holds none. Reads all of the file.
+
+    The digest is that of the whole file with 64 zeros in its place: at the beginning of the header of a .safetensors
+    file, at the end of the comment of an .npz file.
+    """
+    with open(path, "rb") as file:
+        begin = file.read(8 + len(_BEFORE_DIGEST))
+        at = len(begin)
+        if begin[:2] == b"PK":
+            at = file.seek(0, os.SEEK_END) - len(_UNSIGNED)
+            file.seek(max(0, at - len(_ZIP_COMMENT)))
+            if file.read(len(_ZIP_COMMENT)) != _ZIP_COMMENT:
+                return None
+        elif begin[8:] != _BEFORE_DIGEST:
+            return None
+        file.seek(at)
+        return file.read(len(_UNSIGNED)) == _digest(file, at)
+
+
+def _seal(file: Any, at: int) -> None:
+    """Writes the digest in its place."""
+    digest = _digest(file, at)
+    file.seek(at)
+    file.write(digest)
+    file.seek(0, os.SEEK_END)
+
+
+def _digest(file: Any, at: int) -> bytes:
+    """SHA-256, in hexadecimal, of an open file with zeros for the 64 bytes at `at`."""
+    file.seek(0)
+    found = hashlib.sha256()
+    while part := file.read(min(1 << 20, max(0, at - file.tell()))):
+        found.update(part)
+    found.update(_UNSIGNED)
+    file.seek(at + len(_UNSIGNED))
+    while part := file.read(1 << 20):
+        found.update(part)
+    return found.hexdigest().encode()
 
 
 def parts(x: np.ndarray, size: int = 1 << 24) -> Iterator[memoryview]:
@@ -185,7 +240,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Any]:
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

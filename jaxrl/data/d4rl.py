@@ -8,11 +8,11 @@ from typing import Sequence
 
 import numpy as np
 
-from jaxrl.data.containers import BadFile
 from jaxrl.data.dataset import Dataset
 from jaxrl.data.foreign import column
 from jaxrl.data.hdf5 import get, opened, require_length, tree
 from jaxrl.types import Transition
+from jaxrl.untrusted import BadFile
 
 
 def read_d4rl(path: str | os.PathLike, extras: Sequence[str] = (), max_episode_steps: int | None = None) -> Dataset:

@@ -7,12 +7,12 @@ from typing import Any, Callable, Sequence
 
 from jaxrl.data import containers, hdf5
 from jaxrl.data.checks import check
-from jaxrl.data.containers import BadFile
 from jaxrl.data.d4rl import read_d4rl
 from jaxrl.data.dataset import Dataset
 from jaxrl.data.minari import read_minari
 from jaxrl.data.native import HEADER, read_native
 from jaxrl.data.ogbench import read_ogbench
+from jaxrl.untrusted import BadFile, require_file
 
 FORMATS = ("jaxrl", "minari", "d4rl", "ogbench")
 
@@ -34,7 +34,7 @@ def read(
       path: a file, or the folder of a Minari dataset.
       format: "jaxrl", "minari", "d4rl" or "ogbench"; None: what the content says.
       mmap: leave arrays on disk (our own format). `next_observation` is then an array-like that looks its rows up, and
-        the checksums of the arrays are not verified.
+        the file is read through once, for its digest.
       extras: further fields of D4RL and OGBench files to keep, by name, such as "qpos". Our own files come whole.
       max_episode_steps: where D4RL's old files, which have neither `timeouts` nor `next_observations`, cut episodes.
 
@@ -43,8 +43,8 @@ def read(
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"read: format is {format!r}, must be one of {', '.join(FORMATS)}")
-    if not os.path.exists(path):
-        raise BadFile(f"{path}: there is no such file")
+    if not os.path.isdir(path):
+        require_file(path)
     found, loader = _detect(path)
     if format is not None and format != found:
         raise BadFile(f"{path}: is a {found} file, not {format}")

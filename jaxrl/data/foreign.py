@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl.data.containers import BadFile
+from jaxrl.untrusted import BadFile
 
 
 def narrow(x: np.ndarray, name: str, path: Any) -> np.ndarray:
