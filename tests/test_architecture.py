@@ -11,7 +11,7 @@ HEAVY = SIMULATORS | {"flax", "h5py", "orbax", "tyro", "matplotlib", "safetensor
 
 # From left to right; a module imports from its own rank or from the left of it.
 RANKS = [
-    {"returns", "losses", "divergences", "spaces", "statistics", "optim", "untrusted"},
+    {"returns", "losses", "divergences", "spaces", "statistics", "optim", "untrusted", "counters"},
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
     {"action_values", "buffers", "exploration"},
@@ -20,7 +20,7 @@ RANKS = [
     {"agents"},
     {"combinators"},
     {"presets", "factory"},
-    {"policy_file"},
+    {"policy_file", "checkpoints"},
     {"cli"},
 ]
 RANK = {name: i for i, names in enumerate(RANKS) for name in names}

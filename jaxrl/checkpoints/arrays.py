@@ -1,0 +1,58 @@
+"""Arrays to and from a step's folder, by orbax. They are called 00000, 00001, ...: a name in a file is never a path."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+ITEM = "default"  # the folder of the arrays in that of a step
+
+Expected = dict[str, tuple[tuple[int, ...], np.dtype]]
+
+
+def manager(folder: pathlib.Path) -> Any:
+    """Orbax's manager of a folder. It deletes nothing: what is kept is our decision, manifest by manifest."""
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, save_root_metadata=False)
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def write(manager: Any, step: int, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays by path; returns when the folder has its final name. Empty arrays need no place."""
+    import orbax.checkpoint as ocp
+
+    named = {_name(i): x for i, x in enumerate(arrays.values()) if x.size}
+    manager.save(step, args=ocp.args.PyTreeSave(named), force=True)
+
+
+def read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
+    """Reads the arrays of a step's folder.
+
+    Args:
+      expected: shape and dtype by path. They are compared before anything of that size is made.
+
+    Raises:
+      ValueError: if there are others. Whatever orbax raises where it cannot read.
+    """
+    import orbax.checkpoint as ocp
+
+    names = {_name(i): path for i, path in enumerate(expected) if 0 not in expected[path][0]}
+    handler, where = ocp.PyTreeCheckpointHandler(), (folder / ITEM).absolute()
+    found = handler.metadata(where).tree
+    if found.keys() != names.keys():
+        raise ValueError(f"{len(found)} arrays, must be {len(names)}")
+    for name, path in names.items():
+        shape, dtype, chunk = tuple(found[name].shape), found[name].dtype, tuple(found[name].storage.chunk_shape)
+        if (shape, dtype) != expected[path] or chunk != shape:
+            raise ValueError(f"{path!r} is {dtype}{list(shape)} in chunks of {list(chunk)}")
+    restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    arrays = handler.restore(where, args=ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=restore_args))
+    by_path = {path: np.asarray(arrays[name]) for name, path in names.items()}
+    return {path: by_path[path] if path in by_path else np.zeros(*expected[path]) for path in expected}
+
+
+def _name(index: int) -> str:
+    return f"{index:05d}"

@@ -1,0 +1,129 @@
+"""What a state looks like, written down: its nodes and leaves, what of it does not fit another, and how to rebuild it.
+
+A leaf is {"path", "shape", "dtype"}, a node {"path", "kind"}: "tuple", "list", "dict", "Name(field, field)" for a
+NamedTuple, the name of the class for others. Paths are those of policy files: "agent/params/policy/...".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.policy_file import named_leaves
+from jaxrl.types import PyTree
+
+KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
+
+
+def snapshot(state: PyTree) -> dict[str, np.ndarray]:
+    """Copies of all leaves on the host, by path; typed keys as their data. The state may be donated afterwards.
+
+    Raises:
+      ValueError: if a leaf is not an array, or two have the same path.
+    """
+    leaves = named_leaves(state)
+    for name, leaf in leaves:
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)) or leaf.dtype == object:
+            raise ValueError(f"save: {name!r} is a {type(leaf).__name__}, must be an array of numbers")
+    data = [(name, jax.random.key_data(leaf) if is_key(leaf) else leaf) for name, leaf in leaves]
+    for _, leaf in data:
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    arrays = {name: np.array(leaf, order="C") for name, leaf in data}  # a copy: on a CPU, asarray is the buffer itself
+    if len(arrays) != len(leaves):
+        raise ValueError("save: two leaves have the same key path; rename a dictionary key that contains '/'")
+    return arrays
+
+
+def describe(tree: PyTree) -> dict[str, list[dict[str, Any]]]:
+    """{"nodes", "leaves"} of a tree of arrays or `jax.ShapeDtypeStruct`s, in the order of `jax.tree.leaves`."""
+    leaves = [{"path": n, "shape": list(np.shape(x)), "dtype": str(_dtype(x))} for n, x in named_leaves(tree)]
+    return {"nodes": _nodes(tree, ()), "leaves": leaves}
+
+
+def misfits(saved: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What of a saved structure is not as wanted, each in a few words."""
+    found = {x["path"]: f"{x['dtype']}{x['shape']}" for x in saved["leaves"]}
+    needed = {x["path"]: f"{x['dtype']}{x['shape']}" for x in wanted["leaves"]}
+    problems = [f"{name!r} is not in the checkpoint" for name in needed if name not in found]
+    problems += [f"{name!r} is in the checkpoint only" for name in found if name not in needed]
+    problems += [
+        f"{n!r} is {found[n]}, must be {kind}" for n, kind in needed.items() if n in found and found[n] != kind
+    ]
+    kinds, needed_kinds = ({x["path"]: x["kind"] for x in side["nodes"]} for side in (saved, wanted))
+    for name, kind in needed_kinds.items():
+        if kinds.get(name, kind) != kind:
+            problems.append(f"{name!r} is a {kinds[name]}, must be a {kind}")
+    if not problems and list(found) != list(needed):
+        problems.append("the leaves come in another order")
+    if not problems and saved["nodes"] != wanted["nodes"]:
+        other = {x["path"] for x in saved["nodes"]} ^ {x["path"] for x in wanted["nodes"]}
+        problems.append(f"other containers: {', '.join(map(repr, sorted(other)))}")
+    return problems
+
+
+def stored(like: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of the array in which a leaf is stored."""
+    if is_key(like):
+        like = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(like.shape, like.dtype))
+    return tuple(like.shape), np.dtype(like.dtype)
+
+
+def rebuild(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
+    """The arrays in the structure of `template`: numpy where it has numpy, on its devices if it is sharded.
+
+    Raises:
+      ValueError: if a leaf's dtype needs jax_enable_x64, or a key an implementation that jaxrl does not know.
+    """
+    leaves = [_leaf(name, like, arrays[name]) for name, like in named_leaves(template)]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _leaf(name: str, like: Any, array: np.ndarray) -> Any:
+    if isinstance(like, (np.ndarray, np.generic)):
+        return array
+    if is_key(like):
+        value = jax.random.wrap_key_data(jnp.array(array), impl=_implementation(name, like.dtype))
+    else:
+        value = jnp.array(array)  # a copy, which may be donated
+        if value.dtype != array.dtype:
+            raise ValueError(f"{name!r} is {array.dtype}, and needs jax_enable_x64")
+        if getattr(like, "weak_type", False) and value.dtype in (jnp.float32, jnp.int32):
+            value = jax.lax.convert_element_type(value, float if value.dtype == jnp.float32 else int)
+    sharding = getattr(like, "sharding", None)
+    return jax.device_put(value, sharding) if sharding is not None and len(sharding.device_set) > 1 else value
+
+
+def _implementation(name: str, dtype: Any) -> str:
+    known = {str(jax.eval_shape(lambda i=i: jax.random.key(0, impl=i)).dtype): i for i in KEY_IMPLEMENTATIONS}
+    if str(dtype) not in known:
+        raise ValueError(f"{name!r} is {dtype}, must be one of {', '.join(known)}")
+    return known[str(dtype)]
+
+
+def is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else f"{type(leaf).__name__} "
+
+
+def _nodes(node: Any, path: tuple) -> list[dict[str, str]]:
+    children = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
+    if len(children) == 1 and children[0][0] == ():  # a leaf
+        return []
+    here = {"path": jax.tree_util.keystr(path, simple=True, separator="/") or "state", "kind": _kind(node)}
+    return [here, *(x for (key,), child in children for x in _nodes(child, (*path, key)))]
+
+
+def _kind(node: Any) -> str:
+    name = type(node).__name__
+    if hasattr(node, "_fields"):
+        return f"{name}({', '.join(node._fields)})"
+    if isinstance(node, dict) and not all(isinstance(key, str) for key in node):
+        return f"{name} of {', '.join(sorted({type(key).__name__ for key in node}))}"
+    return name
