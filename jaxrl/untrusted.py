@@ -18,7 +18,10 @@ MAX_ITEMS = 256  # of a list, and letters of a name, where a header chooses sett
 
 
 class BadFile(ValueError):
-    """What is wrong with a file, in one line that names it and the field."""
+    """What is wrong with a file, in one line that names it and the field; what cannot be printed is a "?" in it."""
+
+    def __init__(self, line: str):
+        super().__init__("".join(c if c.isprintable() else "?" for c in line))
 
 
 def require_file(path: str | os.PathLike) -> None:

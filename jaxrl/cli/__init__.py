@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except BadInput as error:
-        print(f"jaxrl: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"jaxrl: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("jaxrl: interrupted", file=sys.stderr)
@@ -56,8 +56,13 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a full disk, a folder that went away
-        print(f"jaxrl: {error}", file=sys.stderr)
+        print(f"jaxrl: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _one_line(error: Exception) -> str:
+    """A message without line breaks and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -173,16 +172,19 @@ def retraining(run: str, saved: Any, steps: int) -> dict[str, Any]:
     import jax
 
     from jaxrl.cli.flags import named_numbers
+    from jaxrl.loop import example_data
+    from jaxrl.untrusted import read_json_file, require_memory, require_modest
 
     path = pathlib.Path(run) / "config.json"
     if not path.is_file():
         raise BadInput(f"{path} is missing, by which replay trains a run again: RUN must be a run directory")
+    with bad_input(ValueError):
+        config = read_json_file(path)
     try:
-        config = json.loads(path.read_text())
         sizes = {name: int(config[name]) for name in ("num_envs", "unroll_length", "reset_pool", "seed")}
         numbers = {name: float(value) for name, value in config["hparams"].items()}  # "inf" is a string there
         played = int(saved.header["steps"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         offline = " (a run from a dataset has no replay)" if saved.header.get("offline") else ""
         raise BadInput(f"{path}: {type(error).__name__}: {error}; it says not how to train again{offline}") from None
     if config.get("init_from"):
@@ -192,9 +194,16 @@ def retraining(run: str, saved: Any, steps: int) -> dict[str, Any]:
         raise BadInput(f"{path}: hparams are {', '.join(numbers)}; the agent has {', '.join(names)}")
     if steps > played:
         raise BadInput(f"--steps is {steps}, {run} was trained for {played}")
+    one = sizes["num_envs"] * sizes["unroll_length"]
+    if min(sizes["num_envs"], sizes["unroll_length"]) < 1 or one > played:
+        raise BadInput(f"{path}: {one} steps an update (num_envs * unroll_length) do not make the {played} of the run")
+    row = sum(x.nbytes for x in jax.tree.leaves(example_data(saved.env, 1, 1)))
+    with bad_input(ValueError):
+        require_modest(sizes, str(path))
+        require_memory((played + one + sizes["reset_pool"]) * row, f"{path}: all that the run saw")
     return {
         "key": jax.random.split(jax.random.key(sizes.pop("seed")))[0],  # as `jaxrl train` splits it
-        "num_updates": played // (sizes["num_envs"] * sizes["unroll_length"]),
+        "num_updates": played // one,
         "hparams": jax.tree.unflatten(jax.tree.structure(saved.agent.hparams), [numbers[name] for name in names]),
         **sizes,
     }

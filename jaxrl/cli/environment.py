@@ -22,7 +22,7 @@ def make_env(name: str, params: dict[str, Any]) -> Any:
     if ":" not in name:
         from jaxrl import envs
 
-        with bad_input(ValueError, TypeError, ImportError):
+        with bad_input(Exception):
             return envs.make(name, **params)
     from jaxrl.types import Env
 

@@ -62,7 +62,8 @@ def play_episodes(run: str, options: dict[str, Any], env_params: dict[str, Any])
 
     with bad_input(Exception, what=run):
         compiled = jax.jit(play).lower(jax.random.key(options["seed"]), saved.state)
-    result = jax.device_get(compiled.compile()(jax.random.key(options["seed"]), saved.state))
+    with bad_input(jax.errors.JaxRuntimeError, what=run):  # out of memory
+        result = jax.device_get(compiled.compile()(jax.random.key(options["seed"]), saved.state))
     cut = int((~result.finished).sum())
     lengths = f"{result.lengths.mean():.1f}" + (f"  ({cut} cut at {options['max_steps']} steps)" if cut else "")
     rows = [("agent", saved.header["agent"]), ("environment", options["env"] or saved.header["env"]["name"])]

@@ -1,6 +1,7 @@
 """HDF5 files, which need h5py (the extra `offline`).
 
-Links into other files and arrays stored elsewhere are refused, as is an array that the file is too small to hold.
+Links into other files and arrays stored elsewhere are refused, as are one array or group under two names (a small file
+could name one a million times) and an array that the file is too small to hold.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, Iterator
 
 import jax
 
-from jaxrl.data.containers import MAX_RATIO, BadFile, reading
+from jaxrl.data.containers import MAX_RATIO, reading
 from jaxrl.data.foreign import narrow
 from jaxrl.types import PyTree
+from jaxrl.untrusted import BadFile, require_memory
 
 
 @contextlib.contextmanager
@@ -46,7 +48,10 @@ def get(group: Any, name: str, label: str, path: Any) -> Any:
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise BadFile(f"{path}: {label}: {leaf} is a link, which is not followed")
-    return group[name]
+    found = group[name]
+    if h5py.h5o.get_info(found.id).rc > 1:
+        raise BadFile(f"{path}: {label}: is there under two names")
+    return found
 
 
 def tree(node: Any, label: str, path: Any) -> PyTree:
@@ -67,8 +72,9 @@ def tree(node: Any, label: str, path: Any) -> PyTree:
     if node.shape is None or not node.shape:
         raise BadFile(f"{path}: {label}: is a single number, must be one a row")
     claimed = math.prod(node.shape) * node.dtype.itemsize
-    if claimed > MAX_RATIO * os.path.getsize(path):
+    if claimed > MAX_RATIO * min(os.path.getsize(path), node.id.get_storage_size()):
         raise BadFile(f"{path}: {label}: claims {claimed} bytes, more than the file can hold")
+    require_memory(claimed, f"{path}: {label}")
     with reading(f"{path}: {label}"):
         return narrow(node[()], label, path)
 

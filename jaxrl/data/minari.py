@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.data.containers import BadFile, reading
+from jaxrl.data.containers import reading
 from jaxrl.data.dataset import Dataset
 from jaxrl.data.foreign import column
 from jaxrl.data.hdf5 import get, opened, require_length, tree
 from jaxrl.types import Transition
+from jaxrl.untrusted import BadFile, read_json, read_json_file
 
 _METADATA = {"algorithm_name": "behavior", "dataset_id": "dataset", "ref_min_score": "random_score"}
 _METADATA |= {"ref_max_score": "expert_score", "minari_version": "minari"}
@@ -69,12 +69,12 @@ def _minari_metadata(file_path: pathlib.Path, num_episodes: int, num_steps: int)
     if place is None:
         return found
     with reading(place):
-        raw = json.loads(place.read_text(encoding="utf-8"))
+        raw = read_json_file(place)
         for name, count in (("total_episodes", num_episodes), ("total_steps", num_steps)):
             if name in raw and int(raw[name]) != count:
                 raise BadFile(f"{place}: {name}: is {raw[name]}, the file has {count}")
         found |= {ours: raw[theirs] for theirs, ours in _METADATA.items() if raw.get(theirs) is not None}
-        spec = json.loads(raw["env_spec"]) if isinstance(raw.get("env_spec"), str) else raw.get("env_spec")
+        spec = read_json(raw["env_spec"], place) if isinstance(raw.get("env_spec"), str) else raw.get("env_spec")
         if isinstance(spec, dict) and spec.get("id"):
             found["environment"] = str(spec["id"])
         for name in ("random_score", "expert_score"):

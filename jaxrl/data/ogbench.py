@@ -7,10 +7,11 @@ from typing import Sequence
 
 import numpy as np
 
-from jaxrl.data.containers import BadFile, load, npz_entries
+from jaxrl.data.containers import load, npz_entries
 from jaxrl.data.dataset import Dataset
 from jaxrl.data.foreign import column, narrow
 from jaxrl.types import Transition
+from jaxrl.untrusted import BadFile
 
 _KNOWN = ("observations", "actions", "terminals", "next_observations", "rewards", "masks")
 
