@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -12,24 +11,25 @@ ITEM = "default"  # the folder of the arrays in that of a step
 Expected = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
-def manager(folder: pathlib.Path) -> Any:
-    """Orbax's manager of a folder. It deletes nothing: what is kept is our decision, manifest by manifest."""
-    import orbax.checkpoint as ocp
+def write(folder: pathlib.Path, step: int, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays by path; returns when the step's folder has its final name. Empty arrays need no place.
 
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, save_root_metadata=False)
-    return ocp.CheckpointManager(folder.absolute(), options=options)
-
-
-def write(manager: Any, step: int, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays by path; returns when the folder has its final name. Empty arrays need no place."""
+    Raises:
+      Whatever orbax raises.
+    """
     import orbax.checkpoint as ocp
 
     named = {_name(i): x for i, x in enumerate(arrays.values()) if x.size}
-    manager.save(step, args=ocp.args.PyTreeSave(named), force=True)
+    # It deletes nothing, and looks into no other step: what is kept is our decision, manifest by manifest.
+    options = ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=False, save_root_metadata=False, lightweight_initialize=True
+    )
+    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        manager.save(step, args=ocp.args.PyTreeSave(named), force=True)
 
 
 def read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
-    """Reads the arrays of a step's folder.
+    """Reads the arrays of a step's folder, by orbax's handler of trees.
 
     Args:
       expected: shape and dtype by path. They are compared before anything of that size is made.
@@ -49,7 +49,8 @@ def read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
         if (shape, dtype) != expected[path] or chunk != shape:
             raise ValueError(f"{path!r} is {dtype}{list(shape)} in chunks of {list(chunk)}")
     restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    arrays = handler.restore(where, args=ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=restore_args))
+    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=restore_args)
+    arrays = handler.restore(where, args=arguments)
     by_path = {path: np.asarray(arrays[name]) for name, path in names.items()}
     return {path: by_path[path] if path in by_path else np.zeros(*expected[path]) for path in expected}
 

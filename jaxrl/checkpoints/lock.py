@@ -7,7 +7,7 @@ import os
 import pathlib
 from typing import Callable
 
-NAME = "lock"
+NAME = "jaxrl.lock"  # also the sign that a folder is one of ours
 
 
 def acquire(folder: pathlib.Path, say: Callable[[str], None]) -> int:

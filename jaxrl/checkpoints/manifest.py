@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl import untrusted
+from jaxrl.policy_file import write_atomically
+
 SCHEMA = 1
-LIMIT = 64 * 2**20  # bytes of a manifest
 _CHUNK = 2**20
 
 
@@ -36,10 +38,15 @@ def numbers(folder: pathlib.Path, suffix: str = "") -> list[int]:
 
 
 def write(path: pathlib.Path, fields: dict[str, Any]) -> None:
-    """Writes a manifest so that it outlasts a crash of the machine."""
-    from jaxrl.policy_file import write_atomically
+    """Writes a manifest so that it outlasts a crash of the machine.
 
-    write_atomically(path, _bytes(fields))
+    Raises:
+      ValueError: if it is too long to be read again. OSError: if the disk is full.
+    """
+    data = _bytes(fields)
+    if len(data) > untrusted.MAX_JSON:
+        raise ValueError(f"{path.name} would have {len(data)} bytes, at most {untrusted.MAX_JSON} are read")
+    write_atomically(path, data)
     sync(path.parent)
 
 
@@ -52,20 +59,17 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         data = _read_bytes(path)
-        fields = json.loads(data)
-        digest = fields.pop("sha256")
-        schema = fields["schema"]
+        fields = untrusted.read_json(data, path.name)
+        fields.pop("sha256")
+        schema, as_written = fields["schema"], _bytes(fields)
     except FileNotFoundError:
         raise Damaged(f"{path.name} is missing") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path.name} is not readable ({short(error)})") from None
-    try:
-        as_written = _bytes(fields)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path.name} is not readable ({short(error)})") from None
+    except untrusted.BadFile as error:
+        raise Damaged(str(error)) from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Damaged(f"{path.name} is not a manifest ({short(error)})") from None
     if data != as_written:
-        named = "its own digest" if isinstance(digest, str) else "a digest"
-        raise Damaged(f"{path.name} does not agree with {named}")
+        raise Damaged(f"{path.name} does not agree with its own digest (sha-256)")
     if schema != SCHEMA:
         raise ValueError(
             f"{path}: written in schema {schema!r}, this jaxrl reads {SCHEMA}; install the one that wrote it"
@@ -82,7 +86,7 @@ def digests(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     Raises:
       Damaged: if there is anything else than files and folders in it.
     """
-    return {name: _digest(path, name) for name, path in _files(folder).items()}
+    return {name: _digest(folder / name, name) for name in _files(folder)}
 
 
 def verify(folder: pathlib.Path, files: dict[str, dict[str, Any]]) -> None:
@@ -98,10 +102,10 @@ def verify(folder: pathlib.Path, files: dict[str, dict[str, Any]]) -> None:
             raise Damaged(f"{shown} is missing")
         if name not in files:
             raise Damaged(f"{shown} is not in the manifest")
-        size = found[name].lstat().st_size
+        size = found[name]
         if size != files[name]["size"]:
             raise Damaged(f"{shown} has {size} bytes, must have {files[name]['size']}")
-        if _digest(found[name], shown)["sha256"] != files[name]["sha256"]:
+        if _digest(folder / name, shown)["sha256"] != files[name]["sha256"]:
             raise Damaged(f"{shown} has other contents than were written (sha-256)")
 
 
@@ -126,18 +130,23 @@ def sync_all(folder: pathlib.Path) -> None:
     sync(folder.parent)
 
 
-def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+def _files(folder: pathlib.Path) -> dict[str, int]:
+    """Sizes of all files under a folder."""
     if folder.is_symlink() or not folder.is_dir():
         raise Damaged(f"{folder.name} is not a folder")
     found = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = pathlib.Path(root, name)
-            relative, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
-            if stat.S_ISREG(mode):
-                found[relative] = path
-            elif not stat.S_ISDIR(mode):
-                raise Damaged(f"{folder.name}/{relative} is a link or a device, must be a file")
+            shown = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+            try:
+                status = path.lstat()
+            except OSError as error:
+                raise Damaged(f"{shown} cannot be read ({short(error)})") from None
+            if stat.S_ISREG(status.st_mode):
+                found[path.relative_to(folder).as_posix()] = status.st_size
+            elif not stat.S_ISDIR(status.st_mode):
+                raise Damaged(f"{shown} is a link or a device, must be a file")
     return found
 
 
@@ -164,10 +173,7 @@ def _open(path: pathlib.Path) -> Any:
 
 def _read_bytes(path: pathlib.Path) -> bytes:
     with _open(path) as file:
-        data = file.read(LIMIT + 1)
-    if len(data) > LIMIT:
-        raise ValueError(f"more than {LIMIT} bytes")
-    return data
+        return file.read(untrusted.MAX_JSON + 1)
 
 
 def _bytes(fields: dict[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -73,14 +74,20 @@ class Reader:
                 return self._restore(template, wanted, left[-1])
             except Damaged as error:
                 skipped[left[-1]] = str(error)
+                if left[-1] not in self._candidates():
+                    continue
                 self._damaged.add(left[-1])
-                if step is None and left[-1] in self._candidates():
-                    self._say(f"checkpoint: step {left[-1]} is damaged and is skipped: {error}")
+                if step is None:
+                    self._tell(f"checkpoint: step {left[-1]} is damaged and is skipped: {error}")
         if skipped:
             reasons = "; ".join(f"step {n}: {reason}" for n, reason in list(skipped.items())[:3])
             raise ValueError(f"{self.folder}: no checkpoint can be restored ({reasons})")
         which = "a checkpoint" if step is None else f"step {step}"
         raise ValueError(f"{self.folder}: does not have {which}; it has steps {self.steps() or 'none'}")
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more must not end the run
+            self._say(line)
 
     def _restore(self, template: PyTree, wanted: dict[str, Any], step: int) -> Restored:
         fields = manifest.read(manifest.path_of(self.folder, step))

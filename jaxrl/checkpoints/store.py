@@ -5,8 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import datetime
 import importlib.metadata
-import json
 import math
+import operator
 import os
 import pathlib
 import shutil
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl import untrusted
 from jaxrl.checkpoints import arrays, lock, manifest, structure
 from jaxrl.checkpoints.manifest import Damaged
 from jaxrl.checkpoints.reading import Reader, Restored, Say, read_back
@@ -51,11 +52,14 @@ class Checkpoints(Reader):
         self._keep, self._keep_best, self._config = keep, keep_best, _json_values("config", config)
         make_folder(pathlib.Path(folder))
         super().__init__(folder, say)
-        self._lock: int | None = lock.acquire(self.folder, self._say)
+        try:
+            self._lock: int | None = lock.acquire(self.folder, self._tell)
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be written to ({_reason(error)})") from None
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
         self._sweep()
-        self._last = max(self.steps(), default=-1)  # where the run is: saves go on from here
+        self._last = max(self._candidates(), default=-1)  # where the run is: saves go on from here
 
     def save(self, step: int, state: PyTree, *, notes: dict[str, Any] = {}, score: float | None = None) -> None:
         """Copies the state to the host, and saves it in the background; waits first for a save that is not finished.
@@ -74,6 +78,7 @@ class Checkpoints(Reader):
         """
         if self._lock is None:
             raise ValueError(f"save: the checkpoints in {self.folder} are closed")
+        step = operator.index(step)
         if step < max(self._last, 0):
             raise ValueError(
                 f"save: step is {step}, must be >= {max(self._last, 0)}, where the run in {self.folder} is"
@@ -85,9 +90,9 @@ class Checkpoints(Reader):
         data, fields = structure.snapshot(state), structure.describe(state)
         if not any(x.size for x in data.values()):
             raise ValueError("save: the state has no numbers")
-        self._last = step
         fields |= {"notes": notes, "score": None if score is None else float(score)}
-        self._pending = self._worker.submit(self._save, int(step), data, fields)
+        self._pending = self._worker.submit(self._save, step, step == self._last, data, fields)
+        self._last = step
 
     def wait(self) -> None:
         """Blocks until the save that is under way, if any, is finished."""
@@ -119,51 +124,57 @@ class Checkpoints(Reader):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _save(self, step: int, data: dict[str, np.ndarray], fields: dict[str, Any]) -> None:
+    def _save(self, step: int, again: bool, data: dict[str, np.ndarray], fields: dict[str, Any]) -> None:
         """Runs on the worker; never raises."""
         try:
-            self._commit(step, data, fields)
+            self._commit(step, again, data, fields)
         except Exception as error:  # orbax raises whatever it likes; the run must not end for it
-            self._discard(step)
             intact = ", ".join(map(str, self.steps())) or "none"
-            self._say(
-                f"checkpoint: step {step} was not saved ({_reason(error)}); the run goes on; saved steps: {intact}"
-            )
+            self._tell(f"checkpoint: step {step} was not saved ({_reason(error)}); saved steps: {intact}")
             return
-        self._say(f"checkpoint: step {step} saved")
+        self._tell(f"checkpoint: step {step} saved")
         try:
             self._prune(step)
         except OSError as error:
-            self._say(f"checkpoint: older steps cannot be removed ({_reason(error)})")
+            self._tell(f"checkpoint: older steps cannot be removed ({_reason(error)})")
 
-    def _commit(self, step: int, data: dict[str, np.ndarray], fields: dict[str, Any]) -> None:
-        folder, path = self.folder / str(step), manifest.path_of(self.folder, step)
+    def _commit(self, step: int, again: bool, data: dict[str, np.ndarray], fields: dict[str, Any]) -> None:
         digests = {name: manifest.array_digest(x) for name, x in data.items()}
         for leaf in fields["leaves"]:
             leaf["sha256"] = digests[leaf["path"]]
-        files = self._same(step, fields)
-        if files is None:
-            self._discard(step)
-            arrays.write(arrays.manager(self.folder), step, data)
-            manifest.sync_all(folder)
-            expected = {name: (x.shape, x.dtype) for name, x in data.items()}
-            data.clear()  # room for what is read back
-            read_back(folder, expected, digests)
-            files = manifest.digests(folder)
         head = {"schema": manifest.SCHEMA, "step": step, "time": _now(), "versions": _versions()}
-        manifest.write(path, {**head, "config": self._config, **fields, "files": files})
+        fields = {**head, "config": self._config, **fields}
+        path, saved = manifest.path_of(self.folder, step), self._good(step)
+        if saved and all(saved[x] == fields[x] for x in ("leaves", "nodes")):
+            manifest.write(path, {**fields, "files": saved["files"]})  # notes and config may be new
+        elif saved and again:
+            raise Damaged("this step is saved already, with another state")
+        else:
+            try:
+                self._discard(step)
+                manifest.write(path, {**fields, "files": self._write(step, data, digests)})
+            except Exception:
+                self._discard(step)
+                raise
         self._damaged.discard(step)
 
-    def _same(self, step: int, fields: dict[str, Any]) -> dict[str, Any] | None:
-        """The files of this very state, if the step has been saved before; then only its manifest is written anew."""
+    def _write(self, step: int, data: dict[str, np.ndarray], digests: dict[str, str]) -> dict[str, Any]:
+        """Arrays to the disk, and back to see that they are there. Returns the digests of the files."""
+        folder, expected = self.folder / str(step), {name: (x.shape, x.dtype) for name, x in data.items()}
+        arrays.write(self.folder, step, data)
+        data.clear()  # room for what is read back
+        manifest.sync_all(folder)
+        read_back(folder, expected, digests)
+        return manifest.digests(folder)
+
+    def _good(self, step: int) -> dict[str, Any] | None:
+        """The manifest of a step that is there and as it was written."""
         try:
             saved = manifest.read(manifest.path_of(self.folder, step))
             manifest.verify(self.folder / str(step), saved["files"])
+            return saved
         except (Damaged, ValueError):
             return None
-        if (saved["leaves"], saved["nodes"]) != (fields["leaves"], fields["nodes"]):
-            return None
-        return saved["files"]
 
     def _prune(self, newest: int) -> None:
         """Removes what is neither among the newest nor among the best, and what comes after the newest."""
@@ -183,12 +194,16 @@ class Checkpoints(Reader):
             remove(path)
 
     def _sweep(self) -> None:
-        for step in sorted({*self._candidates(), *_unfinished(self.folder)}):
-            if not manifest.path_of(self.folder, step).exists():
-                self._discard(step)
-                self._say(f"checkpoint: step {step} was never finished (it has no manifest) and is removed")
-        for path in self.folder.glob(".*.json.*.tmp"):
-            remove(path)
+        """Removes what is without a manifest, and temporary files."""
+        try:
+            for step in sorted({*self._candidates(), *_unfinished(self.folder)}):
+                if not os.path.lexists(manifest.path_of(self.folder, step)):
+                    self._discard(step)
+                    self._tell(f"checkpoint: step {step} was never finished (it has no manifest) and is removed")
+            for path in (*self.folder.glob("*.orbax-checkpoint-tmp*"), *self.folder.glob(".*.json.*.tmp")):
+                remove(path)
+        except OSError as error:
+            self._tell(f"checkpoint: what is left of unfinished saves cannot be removed ({_reason(error)})")
 
 
 def make_folder(folder: pathlib.Path) -> None:
@@ -202,8 +217,13 @@ def make_folder(folder: pathlib.Path) -> None:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise ValueError(f"{folder}: not a folder for checkpoints ({_reason(error)})") from None
-    if names and lock.NAME not in names:
+    if names and lock.NAME not in names and not any(_is_step(folder, name) for name in names):
         raise ValueError(f"{folder}: not a folder of checkpoints, it has {names[0]}; choose one that is empty or new")
+
+
+def _is_step(folder: pathlib.Path, name: str) -> bool:
+    """Whether this is the manifest of a step that is there: the sign of our folders where the lock file was deleted."""
+    return name.endswith(".json") and (folder / name.removesuffix(".json") / arrays.ITEM).is_dir()
 
 
 def remove(path: pathlib.Path) -> None:
@@ -230,7 +250,7 @@ def _json_values(name: str, values: dict[str, Any] | None) -> dict[str, Any] | N
     try:
         if not isinstance(values, dict):
             raise TypeError(f"it is a {type(values).__name__}")
-        return json.loads(manifest.json_text(values))
+        return untrusted.read_json(manifest.json_text(values), name)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{name}: must be a dictionary of JSON values ({manifest.short(error)})") from None
 
