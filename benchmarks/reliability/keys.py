@@ -1,0 +1,148 @@
+"""Key hygiene: bad cases that must be found, good ones that must not, and the training of every agent.
+
+    python benchmarks/reliability/keys.py [--quick] [--write]
+
+Each is looked at by `jax.debug_key_reuse(True)` and by `jaxrl.key_reuse.check`; both only trace. `--quick` takes a few
+agents instead of all; `--write` writes docs/reliability/keys.md. Exit status 1 if a promise is broken.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+from jax import random
+
+import jaxrl
+from jaxrl import key_reuse
+from jaxrl.factory import AGENTS, static_arguments
+from jaxrl.loop import example_data, offline, online, run
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from key_cases import BAD, ELEVEN, GOOD  # noqa: E402
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "reliability"
+KEY = random.key(0)
+SMALL = dict(
+    widths=(4,), num_minibatches=2, num_epochs=2, buffer_size=48, min_buffer_size=8, batch_size=8, memory_size=4,
+    num_atoms=5, num_quantiles=4, num_samples=3, num_critics=3, updates_per_step=2, sequence_length=4,
+)  # fmt: skip
+# Trainings beside the defaults of every agent, with randomness of their own: agent, static choices, loop.
+VARIANTS = {
+    "ppo recurrent, reset pool": ("ppo", dict(recurrent=True), dict(reset_pool=4)),
+    "ppo normalized, noisy environment": ("ppo", dict(normalize_observation=True, normalize_reward=True), {}),
+    "dqn prioritized, n-step": ("dqn", dict(prioritized=True, n_step=2), {}),
+}
+TRAININGS = {
+    **{name: (name, {}, {}) for name, recipe in AGENTS.items() if recipe.online},
+    **VARIANTS,
+    **{f"{name} from data": (name, {}, None) for name, recipe in AGENTS.items() if recipe.offline},
+}
+QUICK = ["ppo recurrent, reset pool", "ppo normalized, noisy environment", "r2d2", "redq", "cql from data"]
+
+
+def jax_finds(function, *arguments) -> bool:
+    """Whether `jax.debug_key_reuse` objects: it looks at a jitted function where it is traced, so nothing is run."""
+    with jax.debug_key_reuse(True):
+        try:
+            jax.jit(lambda *a: function(*a)).trace(*arguments)
+        except jax.errors.KeyReuseError:
+            return True
+    return False
+
+
+def training(name: str):
+    """Initialisation, three updates and an evaluation of a row of `TRAININGS`, tiny, as a function of a key."""
+    agent_name, static, sizes = TRAININGS[name]
+    allowed = static_arguments(AGENTS[agent_name], sizes is None)
+    chosen = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
+
+    def make(env_name):
+        env = jaxrl.envs.make(env_name)
+        if "noisy" in name:
+            env = jaxrl.envs.transforms.sticky_actions(jaxrl.envs.transforms.observation_noise(env, 0.1), 0.1)
+        return env, *jaxrl.make_agent(agent_name, env, offline=sizes is None, **chosen)
+
+    try:
+        env, agent, hparams = make("CartPole-v1")
+    except ValueError:  # needs continuous actions
+        env, agent, hparams = make("Pendulum-v1")
+    if sizes is None:
+        rows = jax.tree.map(lambda x: x[:, 0], example_data(env, 1, 32))
+        extras = {"weight": jnp.ones(32), "next_action": rows.action, "mc_return": rows.reward}
+        rows = rows._replace(extras=extras | {"demonstration": jnp.arange(32.0) % 2})
+        loop = offline(agent, rows, batch_size=8)
+    else:
+        loop = online(agent, env, num_envs=4, unroll_length=8, **sizes)
+
+    def train(key):
+        train_key, evaluation_key = random.split(key)
+        state, metrics = run(loop, loop.init(train_key, hparams), 3)
+        played = jaxrl.evaluate(evaluation_key, agent, state.agent, env, None, 4, num_episodes=2, greedy=False)
+        return state, metrics, played.returns
+
+    return train
+
+
+def cases(key=KEY) -> tuple[dict, dict]:
+    """(found by jax, found by us) for each bad and each good case."""
+    bad, good = (
+        {name: (jax_finds(f, key), bool(key_reuse.check(f, key))) for name, f in group.items()} for group in (BAD, GOOD)
+    )
+    return bad, good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+
+    bad, good = cases()
+    eleven = {f.__name__: f for f in ELEVEN}
+    old = [(jax_finds(f, random.PRNGKey(0)), bool(key_reuse.check(f, random.PRNGKey(0)))) for f in ELEVEN]
+    names = QUICK if options.quick else list(TRAININGS)
+    trains = {}
+    for name in names:
+        train = training(name)
+        trains[name] = jax_finds(train, KEY), key_reuse.check(train, KEY)
+        for problem in trains[name][1]:
+            print(f"{name}: {problem}", file=sys.stderr, flush=True)
+
+    def row(what, pairs):
+        pairs = list(pairs)
+        return [what, len(pairs), *(sum(bool(p[i]) for p in pairs) for i in (0, 1))]
+
+    table = [
+        row("bad: the eleven of the plan", (bad[name] for name in eleven)),
+        row("bad: the same with a legacy `PRNGKey`", old),
+        row("bad: more that one trace can show", (found for name, found in bad.items() if name not in eleven)),
+        row("good", good.values()),
+        row("training and evaluation of agents", trains.values()),
+    ]
+    lines = [
+        "| cases | how many | reported by `jax.debug_key_reuse` | by `jaxrl.key_reuse.check` |",
+        "|---|---|---|---|",
+    ]
+    lines += ["| " + " | ".join(map(str, cells)) + " |" for cells in table]
+    missed = [name for name, found in bad.items() if not found[1]]
+    lines += ["", "| bad case | jax | ours |", "|---|---|---|"]
+    lines += [f"| {name} | {'found' if x else '-'} | {'found' if y else '-'} |" for name, (x, y) in bad.items()]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if options.write:
+        DOCS.mkdir(parents=True, exist_ok=True)
+        about = (
+            "Functions of a key that use it twice, functions that do not, and the whole training (initialisation, three "
+            "updates, an evaluation) of every agent, online and from data, are traced and looked at by jax's checker and "
+            "by ours; no program is run. Good cases that jax reports select between keys in a `scan`. Made on 2 CPU "
+            f"cores, jax {jax.__version__}, by `python benchmarks/reliability/keys.py --write`."
+        )
+        (DOCS / "keys.md").write_text(f"# Random keys\n\n{about}\n\n{text}")
+    clean = not any(any(x) for x in trains.values())
+    return int(bool(missed) or any(x[1] for x in good.values()) or not all(x[1] for x in old) or not clean)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
