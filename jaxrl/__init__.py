@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaxrl.interaction import rollout
     from jaxrl.loop import offline, online, run
     from jaxrl.policy_file import load
+    from jaxrl.runs import restore
     from jaxrl.types import Agent, Env, Loop, Network, Policy, TimeStep, Transition
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ _NAMES = {
     "online": "jaxrl.loop",
     "run": "jaxrl.loop",
     "load": "jaxrl.policy_file",
+    "restore": "jaxrl.runs",
     "rollout": "jaxrl.interaction",
     **dict.fromkeys(("Agent", "Env", "Loop", "Network", "Policy", "TimeStep", "Transition"), "jaxrl.types"),
 }

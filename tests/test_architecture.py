@@ -22,6 +22,7 @@ RANKS = [
     {"presets", "factory"},
     {"policy_file", "checkpoints"},
     {"cli"},
+    {"runs"},
 ]
 RANK = {name: i for i, names in enumerate(RANKS) for name in names}
 

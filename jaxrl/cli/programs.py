@@ -13,7 +13,8 @@ class Program(NamedTuple):
     Attributes:
       make_loop: (data) -> Loop.
       data: the dataset's transitions, an argument of both functions; () online.
-      draw: () -> the data of the next chunk: `data` again, or rows drawn anew from a file that stays on disk.
+      draw: (chunk) -> the data of that chunk, 0 the first: `data` again, or rows of a file that stays on disk, which
+        depend on the seed and the chunk alone.
       updates: of a chunk; chunk_steps: steps of it; total: steps of the run, a multiple; requested: before rounding.
       unit: what a step is: "steps" of the environment, or "updates".
       notes: lines to print before the start.
@@ -21,7 +22,7 @@ class Program(NamedTuple):
 
     make_loop: Callable[[Any], Any]
     data: Any
-    draw: Callable[[], Any]
+    draw: Callable[[int], Any]
     updates: int
     chunk_steps: int
     total: int
@@ -36,19 +37,23 @@ def make(settings: Any) -> Program:
     Raises:
       BadInput: if the replay buffer does not fit in memory.
     """
-    from jaxrl.loop import online
-
     options = settings.options
     if settings.dataset is not None:
         return from_dataset(settings)
-    sizes = {k: options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
-    one = sizes["num_envs"] * sizes["unroll_length"]
-    updates, chunks = plan(options["steps"], one)
+    one = options["num_envs"] * options["unroll_length"]
+    updates, chunks = plan(options["steps"], one, options.get("updates_per_chunk"))
     with bad_input(Exception, what=f"{settings.agent_name} in {settings.env_name}"):
-        loop = online(settings.agent, settings.env, **sizes)
+        loop = online_loop(settings)
         notes = replay_notes(loop, settings)
     total = updates * one * chunks
-    return Program(lambda data: loop, (), tuple, updates, updates * one, total, options["steps"], "steps", notes)
+    return Program(lambda data: loop, (), lambda _: (), updates, updates * one, total, options["steps"], "steps", notes)
+
+
+def online_loop(settings: Any) -> Any:
+    from jaxrl.loop import online
+
+    sizes = {k: settings.options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
+    return online(settings.agent, settings.env, **sizes)
 
 
 def from_dataset(settings: Any) -> Program:
@@ -61,10 +66,10 @@ def from_dataset(settings: Any) -> Program:
     options, dataset = settings.options, settings.dataset
     rows, size, window = num_transitions(dataset), nbytes(dataset), options["window"]
     if window:
-        random = np.random.default_rng(options["seed"])
         size = size * window // rows
 
-        def draw() -> Any:
+        def draw(chunk: int) -> Any:
+            random = np.random.default_rng((options["seed"], chunk))
             return to_device(take_rows(dataset, np.sort(random.integers(0, rows, window)))).transitions
 
         note = f"dataset: {rows:,} rows on disk, {window:,} of them ({readable(size)}) for each chunk"
@@ -72,11 +77,11 @@ def from_dataset(settings: Any) -> Program:
         note = f"dataset: {rows:,} rows, {readable(size)}"
     check_memory(size, f"{options['dataset']}, {window or rows:,} rows,")
     if window:
-        data = draw()
+        data = draw(0)
     else:
         data = to_device(wanted_extras(settings)).transitions
-        draw = lambda: data  # noqa: E731
-    updates, chunks = plan(options["updates"], 1)
+        draw = lambda _: data  # noqa: E731
+    updates, chunks = plan(options["updates"], 1, options.get("updates_per_chunk"))
     loop = lambda data: offline(settings.agent, data, batch_size=options["batch_size"])  # noqa: E731
     return Program(loop, data, draw, updates, updates, updates * chunks, options["updates"], "updates", [note])
 
@@ -94,9 +99,15 @@ def wanted_extras(settings: Any) -> Any:
     return dataset
 
 
-def plan(steps: int, steps_per_update: int) -> tuple[int, int]:
-    """updates per chunk, number of chunks: 50 to 100 chunks of one size (one compilation), the least rounding up."""
+def plan(steps: int, steps_per_update: int, size: int | None = None) -> tuple[int, int]:
+    """updates per chunk, number of chunks: 50 to 100 chunks of one size (one compilation), the least rounding up.
+
+    Args:
+      size: updates per chunk, where a run goes on that has it.
+    """
     updates = -(-steps // steps_per_update)
+    if size is not None:
+        return size, -(-updates // size)
     smallest = -(-updates // 100)
     size = min(range(smallest, max(updates // 50, smallest) + 1)[:1000], key=lambda k: (-updates % k, -k))
     return size, -(-updates // size)
@@ -152,7 +163,21 @@ def readable(size: int) -> str:
     return f"{value:.{int(units[0] != 'bytes')}f} {units[0]}"
 
 
-def traced(program: Program, key: Any, settings: Any, name: str) -> tuple[Any, Any]:
+class Traced(NamedTuple):
+    """The two functions of a run, lowered and not yet compiled.
+
+    Attributes:
+      template: shapes of the state.
+      function: the chunk as it is without the checks of --debug.
+    """
+
+    init: Any
+    chunk: Any
+    template: Any
+    function: Any
+
+
+def traced(program: Program, key: Any, settings: Any, name: str) -> Traced:
     """Initialisation and one chunk, lowered. What an agent or environment objects to shows here.
 
     Raises:
@@ -160,6 +185,7 @@ def traced(program: Program, key: Any, settings: Any, name: str) -> tuple[Any, A
     """
     import jax
 
+    from jaxrl.cli import debug
     from jaxrl.loop import run
 
     def init(key, hparams, data):
@@ -168,11 +194,39 @@ def traced(program: Program, key: Any, settings: Any, name: str) -> tuple[Any, A
     def chunk(state, data):
         return run(program.make_loop(data), state, program.updates)
 
+    def checked(state, data):
+        loop = online_loop(settings._replace(env=debug.checked_env(settings.env)))
+        return run(loop, state, program.updates)
+
     with bad_input(Exception, what=name):
-        arguments = (key, settings.hparams, program.data)
-        lowered = jax.jit(init).lower(*arguments)
-        state = jax.eval_shape(init, *arguments)
-        return lowered, jax.jit(chunk, donate_argnums=0).lower(state, program.data)
+        first = jax.jit(init).trace(key, settings.hparams, program.data)
+        template = first.out_info
+        if settings.options["debug"]:  # the state before the chunk is needed again if a check fails
+            function = chunk if settings.dataset is not None else checked
+            lowered = jax.jit(debug.checked_chunk(function)).lower(template, program.data)
+        else:
+            function, lowered = chunk, jax.jit(chunk, donate_argnums=0).lower(template, program.data)
+        return Traced(first.lower(), lowered, template, function)
+
+
+def without_buffers(state: Any) -> Any:
+    """The state without what is in replay buffers, for checkpoints that leave them out."""
+    from jaxrl.combinators.replay import WithReplayState
+    from jaxrl.tree import edit, find
+
+    return edit(state, WithReplayState, lambda x: x._replace(buffer=())) if find(state, WithReplayState) else state
+
+
+def with_buffers(state: Any, fresh: Any) -> Any:
+    """`without_buffers(state)` with the empty buffers of a run's first state."""
+    import jax
+
+    from jaxrl.combinators.replay import WithReplayState
+
+    def fill(node, start):
+        return node._replace(buffer=start.buffer) if isinstance(node, WithReplayState) else node
+
+    return jax.tree.map(fill, state, fresh, is_leaf=lambda x: isinstance(x, WithReplayState))
 
 
 def open_learner(settings: Any) -> dict[str, Any] | None:

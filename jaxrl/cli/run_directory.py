@@ -1,4 +1,5 @@
-"""The files of a run: config.json, metrics.jsonl, policy.safetensors, learner.safetensors, result.json.
+"""What a run directory holds: config.json, metrics.jsonl, policy.safetensors, learner.safetensors, result.json, and a
+folder of checkpoints.
 
 JSON is strict: a number that is not finite is null in metrics and results, and "inf", "-inf" or "nan" in settings.
 """
@@ -6,6 +7,7 @@ JSON is strict: a number that is not finite is null in metrics and results, and 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -20,10 +22,13 @@ import numpy as np
 
 from jaxrl.cli.errors import BadInput, bad_input
 
-FILES = ("config.json", "metrics.jsonl", "policy.safetensors", "learner.safetensors", "result.json")
+CHECKPOINTS = "checkpoints"
+FILES = ("config.json", "metrics.jsonl", "policy.safetensors", "learner.safetensors", "result.json", CHECKPOINTS)
 
 # Of the options, those in config.json.
-RECORDED = "reset_pool seed episodes dataset batch_size demonstrations demonstration_fraction init_from".split()
+RECORDED = "reset_pool seed episodes dataset batch_size window demonstrations demonstration_fraction init_from".split()
+RECORDED += ["checkpoints", "checkpoint_steps", "checkpoint_minutes", "keep", "checkpoint_replay"]
+FROM_FILES = ("dataset", "demonstrations")  # of them, those that name a file which must still be there to resume
 
 
 def choose(settings: Any) -> pathlib.Path:
@@ -42,7 +47,8 @@ def choose(settings: Any) -> pathlib.Path:
     if out.exists():
         if not settings.options["overwrite"]:
             raise BadInput(f"--out {out} exists; choose another, or add --overwrite")
-        strangers = [p.name for p in out.iterdir() if p.name not in FILES] if out.is_dir() else [out.name]
+        names = [p.name for p in out.iterdir() if not is_unfinished(p)] if out.is_dir() else [out.name]
+        strangers = [name for name in names if name not in FILES]
         if strangers:
             raise BadInput(f"--out {out} is not a run directory (it has {strangers[0]}); it will not be overwritten")
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
@@ -51,25 +57,80 @@ def choose(settings: Any) -> pathlib.Path:
     return out
 
 
-def create(out: pathlib.Path, settings: Any, resolved: dict[str, Any]) -> None:
-    """Makes the directory with its config.json; files of a run that was there are removed."""
-    from jaxrl.policy_file import write_atomically
+def is_unfinished(path: pathlib.Path) -> bool:
+    """Whether this is what a killed run leaves behind of a file of ours that it was writing."""
+    return any(re.fullmatch(rf"\.{re.escape(name)}\.\d+\.tmp", path.name) for name in FILES)
 
+
+def create(out: pathlib.Path, settings: Any, resolved: dict[str, Any]) -> dict[str, Any]:
+    """Makes the directory with its config.json, and returns that; what a run that was there has left is removed.
+
+    Raises:
+      BadInput: if it cannot be made, or a run is writing there.
+    """
     config = {
         **description(settings),
+        "plays": settings.plays,
         "requested_steps": settings.options.get("steps", settings.options.get("updates")),
         **{k: v for k, v in settings.options.items() if k in RECORDED},
         **resolved,
+        "files": {k: fingerprint(settings.options[k]) for k in FROM_FILES if settings.options.get(k)},
         "versions": versions(),
         "platform": platform.platform(),
         "device": devices(),
         "git": git_state(),
     }
-    with bad_input(OSError, what=f"--out {out}"):
+    config = settings_json(config)
+    with bad_input(OSError, ValueError, what=f"--out {out}"):
         out.mkdir(parents=True, exist_ok=settings.options["overwrite"])
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
-        write_atomically(out / "config.json", json_bytes(settings_json(config)))
+        remove_checkpoints(out / CHECKPOINTS)
+        for path in out.iterdir():
+            if path.name in FILES or is_unfinished(path):
+                path.unlink()
+        write_config(out, config)
+    return config
+
+
+def write_config(out: pathlib.Path, config: dict[str, Any]) -> None:
+    from jaxrl.policy_file import write_atomically
+
+    write_atomically(out / "config.json", json_bytes(config))
+
+
+def remove_checkpoints(folder: pathlib.Path) -> None:
+    """Removes the checkpoints of a run that is to be overwritten.
+
+    Raises:
+      ValueError: if a run is writing there, or they are not ours.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    from jaxrl.checkpoints import Checkpoints
+    from jaxrl.checkpoints.store import remove
+
+    with Checkpoints(folder, say=lambda _: None):  # so no other run writes there
+        remove(folder)
+
+
+def fingerprint(path: str) -> str:
+    """SHA-256 of a file, or of a folder's files; of what is above 1 GiB, the size and 1024 pieces of 1 MiB.
+
+    Raises:
+      BadInput: if it cannot be read, or is neither.
+    """
+    digest = hashlib.sha256()
+    root = pathlib.Path(path)
+    with bad_input(OSError, what=path):
+        for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+            if not file.is_file():
+                raise BadInput(f"{path}: there is no such file")
+            size = file.stat().st_size
+            digest.update(f"{file.relative_to(root).as_posix()} {size}\n".encode())
+            with open(file, "rb") as opened:
+                for start in range(0, size, max(size // 1024, 1 << 20)):
+                    opened.seek(start)
+                    digest.update(opened.read(1 << 20))
+    return digest.hexdigest()
 
 
 def description(settings: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import signal
@@ -11,22 +12,49 @@ import threading
 import time
 from typing import Any, Iterator
 
-from jaxrl.cli import report
+from jaxrl.cli import report, run_directory
 from jaxrl.cli.errors import bad_input
 
 
-def train(settings: Any, out: pathlib.Path, started: float) -> int:
-    """Compiles, runs and evaluates; returns the exit status."""
+@dataclasses.dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+      started: `time.perf_counter()` when the command began, less the time that earlier commands had for this run.
+      rows: of metrics.jsonl; seconds: of running chunks; compile_seconds: of XLA.
+    """
+
+    state: Any
+    started: float
+    steps: int = 0
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    def notes(self) -> dict[str, float]:
+        """What a checkpoint holds beside the state."""
+        wall = time.perf_counter() - self.started
+        return {"seconds": self.seconds, "compile_seconds": self.compile_seconds, "wall_seconds": wall}
+
+
+def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None) -> int:
+    """Compiles, runs and evaluates; returns the exit status.
+
+    Args:
+      started: `time.perf_counter()` when the command began.
+      resumed: a `resume.Resumed` to go on with, or None.
+    """
     import jax
 
     from jaxrl import __version__
-    from jaxrl.cli import compilation, programs, run_directory
+    from jaxrl.cli import compilation, programs, saving
 
     options, name = settings.options, f"{settings.agent_name} in {settings.env_name}"
     say = functools.partial(print, flush=True) if not options["quiet"] else lambda *_, **__: None
-    learner = programs.open_learner(settings)
+    learner = programs.open_learner(settings) if resumed is None else None
     program = programs.make(settings)
-    total, chunk_steps, num_chunks = program.total, program.chunk_steps, program.total // program.chunk_steps
+    total, num_chunks = program.total, program.total // program.chunk_steps
     say(f"jaxrl {__version__}: {name} on {compilation.device_name()}, {total:,} {program.unit}")
     if total != program.requested:
         say(f"{program.unit}: {program.requested:,} rounded up to {num_chunks} chunks of {program.updates} updates")
@@ -35,51 +63,130 @@ def train(settings: Any, out: pathlib.Path, started: float) -> int:
     say(f"compilation cache: {compilation.use_cache()}")
 
     init_key, evaluation_key = jax.random.split(jax.random.key(options["seed"]))
-    init, chunk = programs.traced(program, init_key, settings, name)
+    traced = programs.traced(program, init_key, settings, name)
     say("compiling ... ", end="")
+    if options["checkpoints"]:
+        saving.import_in_background()
     with bad_input(jax.errors.JaxRuntimeError, what=name):  # out of memory
-        (init, chunk), compile_seconds = compilation.timed(lambda: (init.compile(), chunk.compile()))
-        state = programs.with_learner(init(init_key, settings.hparams, program.data), learner, options["init_from"])
+        chunk, compile_seconds = compilation.timed(traced.chunk.compile)
+        fresh = None
+        if resumed is None or not options["checkpoint_replay"]:
+            init, seconds = compilation.timed(traced.init.compile)
+            compile_seconds += seconds
+            fresh = init(init_key, settings.hparams, program.data)
+            fresh = programs.with_learner(fresh, learner, options["init_from"])
     say(f"({compile_seconds:.1f} s)")
 
-    rows, steps, running, evaluation = [], 0, 0.0, None
-    with signals() as received:
-        while not rows or (steps < total and not received):
-            with bad_input(jax.errors.JaxRuntimeError, what=name):
-                (state, metrics), seconds = compilation.timed(functools.partial(advance, chunk, state, program.draw()))
-            running += seconds
-            steps += chunk_steps
-            rows.append(run_directory.row(metrics, steps, running, chunk_steps / seconds))
-            if len(rows) == 1:  # nothing is written before a chunk has run
-                run_directory.create(out, settings, {"steps": total, "updates_per_chunk": program.updates})
-            run_directory.append(out, rows[-1])
-            if not options["quiet"]:
-                report.progress(rows[-1], total, len(rows), num_chunks, program.unit)
-        actor = settings.agent.actor(state.agent)
-        run_directory.save_policy(out, settings, actor, steps)
-        run_directory.save_learner(out, settings, state.agent, steps)
-        if settings.plays and signal.SIGTERM not in received:  # who sends it will not wait; `jaxrl evaluate` can be run
-            with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C
-                evaluation, seconds = final_evaluation(evaluation_key, settings, actor)
-                compile_seconds += seconds
-        wall = time.perf_counter() - started
-        result = run_directory.write_result(out, evaluation, steps, running, compile_seconds, wall)
+    with contextlib.ExitStack() as stack:
+        if resumed is None:
+            config = run_directory.create(out, settings, {"steps": total, "updates_per_chunk": program.updates})
+            saver = saving.Saver(stack.enter_context(saving.open_store(out, options, config)), options)
+            progress = Progress(fresh, started)
+            saver.save(fresh, 0, progress.notes())
+        else:
+            progress = Progress(None, started)
+            saver = saving.Saver(resumed.store, options)
+            saver.restore(progress, out, resumed, program, traced.template, fresh)
+            say(f"resumed after {progress.steps:,} {program.unit}")
+        progress.compile_seconds += compile_seconds
+        with signals() as received:
+            problem = go_on(settings, out, program, traced, chunk, progress, saver, received)
+            result = None if problem else finish(settings, out, progress, saver, evaluation_key, received)
+        saver.wait()
+    if problem:
+        newest = saver.newest()
+        kept = "nothing was saved" if newest is None else f"{out} has the run as it was after {newest:,} {program.unit}"
+        print(f"jaxrl: {problem}; {kept}", file=sys.stderr)
+        return 1
     if not options["quiet"]:
         report.table(settings, result, out, program.unit)
-        report.curve([r["steps"] for r in rows], [r.get("episode/return") for r in rows])
+        report.curve([r["steps"] for r in progress.rows], [r.get("episode/return") for r in progress.rows])
     if received:
-        sent = signal.Signals(received[0]).name
+        sent, steps = signal.Signals(received[0]).name, progress.steps
         print(f"jaxrl: stopped by {sent} after {steps:,} {program.unit}; {out} has the run so far", file=sys.stderr)
         return 128 + received[0]
     return 0
 
 
-def advance(chunk: Any, state: Any, data: Any) -> tuple[Any, dict]:
-    """One chunk, awaited; metrics on the host."""
+def go_on(
+    settings: Any,
+    out: pathlib.Path,
+    program: Any,
+    traced: Any,
+    chunk: Any,
+    progress: Progress,
+    saver: Any,
+    received: list[int],
+) -> str | None:
+    """Runs chunk after chunk, until the end or a signal. Returns None, or what is wrong with the last one's numbers."""
     import jax
 
-    state, metrics = jax.block_until_ready(chunk(state, data))
-    return state, jax.device_get(metrics)
+    from jaxrl.cli import compilation, health, saving
+
+    options, sizes = settings.options, None
+    if settings.dataset is None:
+        sizes = (options["unroll_length"], options["num_envs"])
+    name, num_chunks, diverged = f"{settings.agent_name} in {settings.env_name}", program.total, None
+    num_chunks = program.total // program.chunk_steps
+    while progress.steps < program.total and not received:
+        data = program.draw(progress.steps // program.chunk_steps)
+        with bad_input(jax.errors.JaxRuntimeError, what=name):
+            call = functools.partial(advance, chunk, progress.state, data, options["debug"])
+            (state, metrics, problem), seconds = compilation.timed(call)
+        problem = problem or health.problem(metrics, progress.steps, sizes, state)
+        if problem:
+            return problem + where(traced, progress.state, data) * options["debug"]
+        progress.state = state
+        progress.steps += program.chunk_steps
+        progress.seconds += seconds
+        rate = program.chunk_steps / seconds
+        row = run_directory.row(health.without_checks(metrics), progress.steps, progress.seconds, rate)
+        progress.rows.append(row)
+        run_directory.append(out, row)
+        if not options["quiet"]:
+            done = progress.steps // program.chunk_steps
+            report.progress(row, program.total, done, num_chunks, program.unit)
+        if diverged is None and (diverged := health.divergence(metrics)):
+            saving.warn(diverged)  # once
+        if saver.due(progress.steps):
+            saver.save(state, progress.steps, progress.notes(), row.get("episode/return"))
+    return None
+
+
+def advance(chunk: Any, state: Any, data: Any, debug: bool) -> tuple[Any, dict, str | None]:
+    """One chunk, awaited: the state, metrics on the host and, with --debug, the check that failed."""
+    import jax
+
+    from jaxrl.cli.debug import message
+
+    error, (state, metrics) = jax.block_until_ready(chunk(state, data) if debug else (None, chunk(state, data)))
+    return state, jax.device_get(metrics), message(error) if debug else None
+
+
+def where(traced: Any, state: Any, data: Any) -> str:
+    """The operation and source line at which a number of a chunk was first not finite, as part of a message."""
+    from jaxrl.cli.debug import explain
+
+    found = explain(traced.function, state, data)
+    return f" ({found})" if found else ""
+
+
+def finish(
+    settings: Any, out: pathlib.Path, progress: Progress, saver: Any, key: Any, received: list[int]
+) -> dict[str, Any]:
+    """The last checkpoint, the policy, the learner, the evaluation; result.json comes last and is returned."""
+    row = progress.rows[-1] if progress.rows else {}
+    saver.save(progress.state, progress.steps, progress.notes(), row.get("episode/return"))
+    actor, evaluation = settings.agent.actor(progress.state.agent), None
+    run_directory.save_policy(out, settings, actor, progress.steps)
+    run_directory.save_learner(out, settings, progress.state.agent, progress.steps)
+    if settings.plays and signal.SIGTERM not in received:  # who sends it will not wait; `jaxrl evaluate` can be run
+        with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C
+            evaluation, seconds = final_evaluation(key, settings, actor)
+            progress.compile_seconds += seconds
+    saver.wait()
+    wall = time.perf_counter() - progress.started
+    return run_directory.write_result(out, evaluation, progress.steps, progress.seconds, progress.compile_seconds, wall)
 
 
 def final_evaluation(key: Any, settings: Any, actor: Any) -> tuple[Any, float]:

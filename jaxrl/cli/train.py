@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from jaxrl.cli.errors import BadInput, bad_input
 
 USAGE = """usage: jaxrl train AGENT ENV [flags]
        jaxrl train AGENT [ENV] --dataset FILE [flags]
+       jaxrl train [AGENT [ENV]] --resume RUN [--steps N] [flags of checkpoints]
 
 `jaxrl train AGENT ENV --help` lists the flags with the settings tuned for that environment;
 `jaxrl list agents` and `jaxrl list envs` print the names. The first two arguments are AGENT and ENV, flags follow.
 With --dataset the agent learns from a file (see `jaxrl collect`); ENV, where it is given, is what it is evaluated in
-instead of the environment that the file names.
+instead of the environment that the file names. With --resume the run in the directory RUN goes on from its newest good
+checkpoint, with the settings that it has.
 """
 
 
@@ -42,6 +44,10 @@ def main(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
+    if any(token == "--resume" or token.startswith("--resume=") for token in argv):
+        from jaxrl.cli import resume
+
+        return resume.main(argv, started)
     settings = read_settings(argv)
 
     from jaxrl.cli import run_directory
@@ -53,7 +59,7 @@ def main(argv: list[str]) -> int:
 
 def read_settings(argv: list[str]) -> Settings:
     """Names, flags and presets into a `Settings`; the agent and the environment are made on the way."""
-    from jaxrl.presets import DEFAULTS, lookup
+    from jaxrl.presets import DEFAULTS
 
     from_data = any(token == "--dataset" or token.startswith("--dataset=") for token in argv)
     named = len(argv) > 1 and not argv[1].startswith("-")
@@ -65,7 +71,7 @@ def read_settings(argv: list[str]) -> Settings:
         raise BadInput(f"no agent is called {agent_name!r}; there are {', '.join(DEFAULTS)}")
 
     from jaxrl.cli import flags
-    from jaxrl.cli.environment import env_numbers, make_env
+    from jaxrl.cli.environment import make_env
 
     env_params, rest = flags.split_env_flags(rest)
     dataset, plays = None, True
@@ -75,11 +81,28 @@ def read_settings(argv: list[str]) -> Settings:
         dataset, env_name, env_params, env, plays = open_dataset(rest, env_name, env_params)
     else:
         env = make_env(env_name, env_params)
-    preset = lookup(agent_name, env_name)
+    scene = Settings(agent_name, env_name, env_params, {}, {}, None, None, env, dataset, plays)
+    return resolve(scene, lambda _: rest)
 
+
+def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings:
+    """The agent, its numbers and the options, for names and an environment.
+
+    Args:
+      scene: a `Settings` without what is to be found.
+      arguments: (flags) -> the command line that has values for them, with or without others.
+
+    Raises:
+      BadInput: if a value is not of its flag's type or outside of its range, or the agent cannot be made of them.
+    """
+    from jaxrl.cli import flags
+    from jaxrl.cli.environment import env_numbers
     from jaxrl.factory import AGENTS, discounts, make_agent, parts, static_arguments
+    from jaxrl.presets import lookup
     from jaxrl.tree import get_field, replace_fields
 
+    agent_name, env_name, env, from_data = scene.agent_name, scene.env_name, scene.env, scene.dataset is not None
+    preset = lookup(agent_name, env_name)
     prog, recipe = f"jaxrl train {agent_name} {env_name}".rstrip(), AGENTS[agent_name]
     if recipe.online is None and not from_data:
         raise BadInput(f"{agent_name} learns from a dataset alone: give --dataset FILE")
@@ -87,7 +110,7 @@ def read_settings(argv: list[str]) -> Settings:
     defaults = static_arguments(recipe, from_data)
     static_flags = flags.of_parts(parts(recipe, from_data), {k: preset.get(k, v) for k, v in defaults.items()})
     # The structure of the hyperparameters depends on static choices, so those are read first.
-    first = flags.parse(own + static_flags, rest, prog, "", partial=True)
+    first = flags.parse(own + static_flags, arguments(own + static_flags), prog, "", partial=True)
     static = {flag.name: first[flag.name] for flag in static_flags}
     with bad_input(ValueError, TypeError):
         given = demonstrations(first, env)
@@ -101,7 +124,8 @@ def read_settings(argv: list[str]) -> Settings:
     hparam_flags = flags.of_hparams(hparams)
     numbers = ", ".join(f"{k} {v:g}" for k, v in env_numbers(env).items()) or "none"
     description = f"Environment parameters, as --env.KEY VALUE: {numbers}; and keywords of the environment's factory."
-    values = flags.parse(own + static_flags + hparam_flags, rest, prog, description)
+    every = own + static_flags + hparam_flags
+    values = flags.parse(every, arguments(every), prog, description)
 
     import jax
 
@@ -114,7 +138,7 @@ def read_settings(argv: list[str]) -> Settings:
     hparams = replace_fields(hparams, **wanted)
     options = {flag.name: values[flag.name] for flag in own}
     check_options(options)
-    return Settings(agent_name, env_name, env_params, static, options, hparams, agent, env, dataset, plays)
+    return scene._replace(static=static, options=options, hparams=hparams, agent=agent)
 
 
 def demonstrations(options: dict[str, Any], env: Any) -> dict[str, Any]:
@@ -172,7 +196,23 @@ def common_flags() -> list:
         Flag("out", str, "", "run directory; default runs/AGENT-ENV-SEED-TIME"),
         Flag("overwrite", bool, False, "replace the run in --out"),
         Flag("quiet", bool, False, "print errors only"),
+        Flag("debug", bool, False, "check actions, observations and indices; say which line made a NaN (slower)"),
+        Flag("checkpoints", bool, True, "save all of the run now and then, so that --resume RUN goes on from there"),
+        *checkpoint_flags(),
+        Flag("checkpoint_replay", bool, True, "with the replay buffer; without it, a resumed run starts an empty one"),
     ]
+
+
+def checkpoint_flags(values: dict[str, Any] = {}) -> list:
+    """The flags of checkpoints that a resumed run takes too; `values` are other defaults."""
+    from jaxrl.cli.flags import Flag
+
+    flags = [
+        Flag("checkpoint_steps", int, 0, "steps (updates, from a dataset) between two checkpoints; 0: by time alone"),
+        Flag("checkpoint_minutes", float, 5.0, "minutes between two checkpoints; 0: by steps alone"),
+        Flag("keep", int, 3, "newest checkpoints that are kept, beside the one with the best return in training"),
+    ]
+    return [flag._replace(default=values.get(flag.name, flag.default)) for flag in flags]
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -181,9 +221,16 @@ def check_options(options: dict[str, Any]) -> None:
             raise BadInput(f"--{name.replace('_', '-')} is {options[name]}, must be >= 1")
     if options.get("window", 0) < 0:
         raise BadInput(f"--window is {options['window']}, must be >= 0")
+    check_schedule(options)
     if not 0 <= options["seed"] < 2**32:
         raise BadInput(f"--seed is {options['seed']}, must be in [0, 2**32)")
     if "steps" in options:
         one = options["num_envs"] * options["unroll_length"]
         if options["steps"] < one:
             raise BadInput(f"--steps is {options['steps']}, less than one update: {one} (num_envs * unroll_length)")
+
+
+def check_schedule(options: dict[str, Any]) -> None:
+    for name, low in (("checkpoint_steps", 0), ("checkpoint_minutes", 0.0), ("keep", 1)):
+        if not options[name] >= low:
+            raise BadInput(f"--{name.replace('_', '-')} is {options[name]}, must be >= {low:g}")
