@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import pathlib
+from typing import Iterator
 
 import numpy as np
 
@@ -24,7 +28,7 @@ def write(folder: pathlib.Path, step: int, arrays: dict[str, np.ndarray]) -> Non
     options = ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False, save_root_metadata=False, lightweight_initialize=True
     )
-    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+    with _quiet(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         manager.save(step, args=ocp.args.PyTreeSave(named), force=True)
 
 
@@ -37,22 +41,42 @@ def read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
     Raises:
       ValueError: if there are others. Whatever orbax raises where it cannot read.
     """
-    import orbax.checkpoint as ocp
-
     names = {_name(i): path for i, path in enumerate(expected) if 0 not in expected[path][0]}
-    handler, where = ocp.PyTreeCheckpointHandler(), (folder / ITEM).absolute()
-    found = handler.metadata(where).tree
-    if found.keys() != names.keys():
-        raise ValueError(f"{len(found)} arrays, must be {len(names)}")
-    for name, path in names.items():
-        shape, dtype, chunk = tuple(found[name].shape), found[name].dtype, tuple(found[name].storage.chunk_shape)
-        if (shape, dtype) != expected[path] or chunk != shape:
-            raise ValueError(f"{path!r} is {dtype}{list(shape)} in chunks of {list(chunk)}")
-    restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
-    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), restore_args=restore_args)
-    arrays = handler.restore(where, args=arguments)
+    with _quiet():
+        arrays = _read(folder / ITEM, {name: expected[path] for name, path in names.items()})
     by_path = {path: np.asarray(arrays[name]) for name, path in names.items()}
     return {path: by_path[path] if path in by_path else np.zeros(*expected[path]) for path in expected}
+
+
+def _read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    handler = ocp.PyTreeCheckpointHandler()
+    found = handler.metadata(folder.absolute()).tree
+    if found.keys() != expected.keys():
+        raise ValueError(f"{len(found)} arrays, must be {len(expected)}")
+    for name, kind in expected.items():
+        shape, dtype, chunk = tuple(found[name].shape), found[name].dtype, tuple(found[name].storage.chunk_shape)
+        if (shape, dtype) != kind or chunk != shape:
+            raise ValueError(f"array {name} is {dtype}{list(shape)} in chunks of {list(chunk)}")
+    restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in expected}
+    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(expected, 0), restore_args=restore_args)
+    return handler.restore(folder.absolute(), args=arguments)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what orbax logs: pages of traceback, from threads of its own, beside the error that it raises."""
+    logger = logging.getLogger("absl")
+
+    def mine(record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+    logger.addFilter(mine)
+    try:
+        yield
+    finally:
+        logger.removeFilter(mine)
 
 
 def _name(index: int) -> str:
