@@ -71,7 +71,7 @@ def load_policy(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[st
     try:
         header = read_json(metadata[_KEY], path)
         schema = header["schema"]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         raise BadFile(f"{path}: has no jaxrl header, so it is not a policy file of jaxrl") from None
     if schema != SCHEMA:
         raise BadFile(

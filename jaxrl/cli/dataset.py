@@ -30,13 +30,15 @@ def open_dataset(argv: list[str], env_name: str, env_params: dict[str, Any]) -> 
         metadata = dataset.metadata if isinstance(dataset.metadata, dict) else {}
         known, known_params = str(metadata.get("environment", "")), metadata.get("environment_params", {})
         require_modest(known_params, f"{path}: environment_params")
+        if not isinstance(known_params, dict):
+            raise ValueError(f"{path}: environment_params is {known_params!r}, must be an object")
     if not env_name:
         if env_params:
             raise BadInput("--env.KEY needs ENV, as in jaxrl train AGENT ENV --dataset FILE --env.KEY VALUE")
         if known not in envs.names():  # a file does not choose code to run
             shown = known or os.path.basename(path)
             return dataset, re_name(shown), {}, data.spaces_env(dataset), False
-        env_name, env_params = known, known_params if isinstance(known_params, dict) else {}
+        env_name, env_params = known, known_params
     env = make_env(env_name, env_params)
     with bad_input(ValueError, what=path):
         data.check_fits(dataset, env)
