@@ -42,10 +42,10 @@ def _control(steps: int, discount: float, **sizes: int) -> dict[str, Any]:
     )
 
 
-def _values(steps: int, epsilon_steps: int, **more: Any) -> dict[str, Any]:
-    """Replay for discrete actions: 8 updates on 128 transitions for every 64 steps."""
-    numbers = dict(learning_rate=5e-4, target_rate=0.02, epsilon_steps=epsilon_steps, **more.pop("hparams", {}))
-    sizes = dict(num_envs=16, unroll_length=4, updates_per_step=8, batch_size=128)
+def _values(steps: int, updates_per_step: int, learning_rate: float, target_rate: float, **more: Any) -> dict[str, Any]:
+    """Replay for discrete actions: some updates on 128 transitions for every 64 steps."""
+    numbers = dict(learning_rate=learning_rate, target_rate=target_rate, epsilon_steps=25_000)
+    sizes = dict(num_envs=16, unroll_length=4, updates_per_step=updates_per_step, batch_size=128)
     return {**sizes, "steps": steps, "hparams": numbers, **more}
 
 
@@ -117,9 +117,9 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         memory_size=32,
         hparams=dict(learning_rate=1e-3, target_rate=0.02, discount=0.99, epsilon_steps=30_000),
     ),
-    ("dqn", "CartPole-v1"): _values(200_000, 25_000),
-    ("qrdqn", "CartPole-v1"): _values(200_000, 25_000),
-    ("rainbow", "CartPole-v1"): _values(200_000, 25_000, low=0.0, high=100.0),
+    ("dqn", "CartPole-v1"): _values(100_000, 32, 1e-3, 0.01, n_step=3),
+    ("qrdqn", "CartPole-v1"): _values(200_000, 8, 2.5e-4, 0.01),
+    ("rainbow", "CartPole-v1"): _values(200_000, 8, 5e-4, 0.02, low=0.0, high=100.0),
     ("pqn", "Breakout-MinAtar"): dict(
         num_envs=64,
         unroll_length=32,
@@ -133,6 +133,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("rainbow", "Breakout-MinAtar"): _pixels(low=0.0, high=10.0, num_atoms=51),
     ("sac", "Pendulum-v1"): _replayed_control(20_000, 0.99, "temperature_learning_rate"),
     ("td3", "Pendulum-v1"): _replayed_control(20_000, 0.99),
+    ("sac", "mjx/reacher"): _replayed_control(100_000, 0.97, "temperature_learning_rate"),
+    ("td3", "mjx/reacher"): _replayed_control(100_000, 0.97),
 }
 
 
