@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.interaction import interact, start
+from jaxrl.keys import typed
 from jaxrl.types import Agent, Array, Env, PyTree, is_last
 
 
@@ -50,7 +51,7 @@ def evaluate(
     axis = None if params is None else 0
     params = env.params if params is None else params
     act = agent.act_greedy if greedy else agent.act
-    start_key, play_key = jax.random.split(key)
+    start_key, play_key = jax.random.split(typed(key, "evaluate"))
     now = start(start_key, agent, state, env, params, num_episodes, axis)
     zero = jnp.zeros(now.ended.shape)
 

@@ -77,6 +77,7 @@ def warm_up(
     draw = _uniform("warm_up", space, legal)
 
     def apply(key: Array, hp: WarmUpHparams, num_steps: Array, memory: PyTree, action: PyTree, observation: PyTree):
+        key = jax.random.clone(key)  # exploration inside may have drawn from it too; of the two, one action is used
         return memory, _where(num_steps < hp.warm_up_steps, draw(key, action, observation), action)
 
     return Exploration(apply, hparams=hparams)

@@ -134,10 +134,10 @@ def main() -> int:
     if options.write:
         DOCS.mkdir(parents=True, exist_ok=True)
         about = (
-            "Functions of a key that use it twice, functions that do not, and the whole training (initialisation, three "
-            "updates, an evaluation) of every agent, online and from data, are traced and looked at by jax's checker and "
-            "by ours; no program is run. Good cases that jax reports select between keys in a `scan`. Made on 2 CPU "
-            f"cores, jax {jax.__version__}, by `python benchmarks/reliability/keys.py --write`."
+            "Functions of a key that use it twice, functions that do not, and the whole training (initialisation, "
+            "three updates, an evaluation) of every agent, online and from data, are traced and looked at by jax's "
+            "checker and by ours; no program is run. The good case that jax reports selects between two keys in a "
+            f"`scan`. Made on 2 CPU cores, jax {jax.__version__}, by `python benchmarks/reliability/keys.py --write`."
         )
         (DOCS / "keys.md").write_text(f"# Random keys\n\n{about}\n\n{text}")
     clean = not any(any(x) for x in trains.values())

@@ -68,7 +68,7 @@ def random_mixture(
         return values @ (u / jnp.sum(u)), ()
 
     values = _of_samples(torso, Head(heads.init, apply), num_actions, dtype, loss, False)
-    return values._replace(keys=lambda key: (key, key, key))
+    return values._replace(keys=lambda key: (key, jax.random.clone(key), jax.random.clone(key)))  # the same on purpose
 
 
 def _of_samples(torso, head, num_actions, dtype, loss, rescale):

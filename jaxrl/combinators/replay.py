@@ -42,8 +42,9 @@ def with_replay(agent: Agent, buffer: Buffer, updates_per_step: int = 1) -> Agen
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def recorded() -> dict:
-            state, first = agent.init(key, hparams.agent, batch(example)), item(example.observation)
-            return agent.act(key, state, agent.init_memory(key, state, first), first)[2]
+            init_key, memory_key, act_key = jax.random.split(key, 3)
+            state, first = agent.init(init_key, hparams.agent, batch(example)), item(example.observation)
+            return agent.act(act_key, state, agent.init_memory(memory_key, state, first), first)[2]
 
         # The rollout will hold what `act` records, whose shapes are known once there is a state.
         extras = jax.tree.map(
