@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import pathlib
-from typing import Iterator
+import sys
+import time
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -67,16 +69,26 @@ def _read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Drops what orbax logs: pages of traceback, from threads of its own, beside the error that it raises."""
-    logger = logging.getLogger("absl")
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
 
-    def mine(record: logging.LogRecord) -> bool:
+    def not_orbax(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
-    logger.addFilter(mine)
+    def unraisable(found: Any) -> None:  # where one write fails, the others report to a loop that is gone
+        if str(found.exc_value) != "Event loop is closed":
+            hook(found)
+
+    logger.addFilter(not_orbax)
+    sys.unraisablehook = unraisable
     try:
         yield
+    except Exception:
+        time.sleep(0.5)  # until the other writes have ended
+        raise
     finally:
-        logger.removeFilter(mine)
+        logger.removeFilter(not_orbax)
+        if sys.unraisablehook is unraisable:
+            sys.unraisablehook = hook
 
 
 def _name(index: int) -> str:

@@ -13,6 +13,8 @@ from jaxrl.checkpoints import arrays, manifest, structure
 from jaxrl.checkpoints.manifest import Damaged
 from jaxrl.types import PyTree
 
+_PATIENCE = 1000  # steps that are looked at before `restore` gives up
+
 Say = Callable[[str], None]
 
 to_stderr: Say = functools.partial(print, file=sys.stderr, flush=True)
@@ -46,13 +48,13 @@ class Reader:
     def __init__(self, folder: str | os.PathLike, say: Say | None = None):
         self.folder = pathlib.Path(folder)
         self._say = say or to_stderr
-        self._damaged: set[int] = set()
+        self._damaged: set[tuple[int, Any]] = set()  # versions of steps
         if not self.folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
 
     def steps(self) -> list[int]:
         """Finished steps, ascending; without those that `restore` found damaged."""
-        return [step for step, fields in self._manifests() if fields is not None and step not in self._damaged]
+        return [step for step, fields in self._manifests() if fields is not None]
 
     def restore(self, template: PyTree, step: int | None = None) -> Restored:
         """The state of the newest good step, or of `step`.
@@ -65,25 +67,36 @@ class Reader:
         Raises:
           ValueError: if no step is good, or the state that was saved does not fit the template.
         """
-        wanted, skipped = structure.describe(template), {}
-        while True:  # a run that is writing may remove a step under our eyes: look again
-            left = [n for n in self._candidates() if n not in skipped and step in (None, n)]
+        wanted = structure.describe(template)
+        skipped: dict[tuple[int, Any], str] = {}
+        for _ in range(_PATIENCE):  # a run may write and remove steps under our eyes: look again after each
+            left = [x for x in map(self._version, self._candidates()) if x not in skipped and step in (None, x[0])]
             if not left:
                 break
+            newest, version = left[-1]
             try:
-                return self._restore(template, wanted, left[-1])
+                return self._restore(template, wanted, newest)
             except Damaged as error:
-                skipped[left[-1]] = str(error)
-                if left[-1] not in self._candidates():
+                skipped[left[-1]] = f"step {newest}: {error}"
+                if self._version(newest) != left[-1]:
                     continue
                 self._damaged.add(left[-1])
                 if step is None:
-                    self._tell(f"checkpoint: step {left[-1]} is damaged and is skipped: {error}")
+                    why = "damaged" if version else "not finished"
+                    self._tell(f"checkpoint: step {newest} is {why} and is skipped: {error}")
         if skipped:
-            reasons = "; ".join(f"step {n}: {reason}" for n, reason in list(skipped.items())[:3])
+            reasons = "; ".join(list(skipped.values())[-3:])
             raise ValueError(f"{self.folder}: no checkpoint can be restored ({reasons})")
         which = "a checkpoint" if step is None else f"step {step}"
         raise ValueError(f"{self.folder}: does not have {which}; it has steps {self.steps() or 'none'}")
+
+    def _version(self, step: int) -> tuple[int, Any]:
+        """The step, and what tells one manifest of it from another that replaces it; None if there is none."""
+        try:
+            status = manifest.path_of(self.folder, step).lstat()
+        except OSError:
+            return step, None
+        return step, (status.st_ino, status.st_mtime_ns)
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads any more must not end the run
@@ -104,14 +117,15 @@ class Reader:
         return sorted({*manifest.numbers(self.folder), *manifest.numbers(self.folder, ".json")})
 
     def _manifests(self) -> list[tuple[int, dict[str, Any] | None]]:
-        """(step, fields) of steps that have folder and manifest, ascending; None for a manifest that is damaged."""
+        """(step, fields) of all that has a manifest, ascending; None for a step that is known to be damaged."""
         found = []
         for step in manifest.numbers(self.folder, ".json"):
             try:
                 fields = manifest.read(manifest.path_of(self.folder, step))
             except (Damaged, ValueError):
                 fields = None
-            found.append((step, fields if (self.folder / str(step)).is_dir() else None))
+            bad = self._version(step) in self._damaged or not (self.folder / str(step)).is_dir()
+            found.append((step, None if bad else fields))
         return found
 
 

@@ -156,7 +156,6 @@ class Checkpoints(Reader):
             except Exception:
                 self._discard(step)
                 raise
-        self._damaged.discard(step)
 
     def _write(self, step: int, data: dict[str, np.ndarray], digests: dict[str, str]) -> dict[str, Any]:
         """Arrays to the disk, and back to see that they are there. Returns the digests of the files."""
@@ -179,7 +178,6 @@ class Checkpoints(Reader):
     def _prune(self, newest: int) -> None:
         """Removes what is neither among the newest nor among the best, and what comes after the newest."""
         good = {step: fields for step, fields in self._manifests() if fields is not None and step <= newest}
-        good = {step: fields for step, fields in good.items() if step not in self._damaged}
         scored = sorted((fields["score"], step) for step, fields in good.items() if fields["score"] is not None)
         best = {step for _, step in scored[len(scored) - self._keep_best :]} if self._keep_best else set()
         for step in self._candidates():

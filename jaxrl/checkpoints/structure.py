@@ -92,7 +92,8 @@ def _leaf(name: str, like: Any, array: np.ndarray) -> Any:
         if value.dtype != array.dtype:
             raise ValueError(f"{name!r} is {array.dtype}, and needs jax_enable_x64")
         if getattr(like, "weak_type", False) and value.dtype in (jnp.float32, jnp.int32):
-            value = jax.lax.convert_element_type(value, float if value.dtype == jnp.float32 else int)
+            zero = jnp.asarray(0.0 if value.dtype == jnp.float32 else 0)  # a Python number is weak, and stays so
+            value = jnp.broadcast_to(zero, value.shape).at[...].set(value)
     sharding = getattr(like, "sharding", None)
     return jax.device_put(value, sharding) if sharding is not None and len(sharding.device_set) > 1 else value
 
