@@ -39,7 +39,6 @@ def tree(seed=0):
         "empty": (),
         "none": None,
         "weak": (jnp.asarray(-0.0), jnp.broadcast_to(jnp.asarray(3), (2,))),
-        "host": np.arange(4, dtype=np.int64),
     }
     return Node(jnp.full((2, 3), 1.5 + seed, jnp.bfloat16), inner)
 
@@ -82,8 +81,15 @@ def test_a_state_comes_back_to_the_bit(tmp_path):
             for leaf, like in zip(jax.tree.leaves(found.state), jax.tree.leaves(tree())):
                 assert leaf.dtype == like.dtype and damage.bits(leaf) == damage.bits(like)
                 assert getattr(leaf, "weak_type", None) == getattr(like, "weak_type", None)
-        assert isinstance(store.restore(tree()).state.inner["host"], np.ndarray)
     assert read_config(tmp_path) == {"agent": "ppo", "widths": [8, 8]}
+
+
+def test_numpy_stays_numpy(tmp_path):
+    saved(tmp_path)
+    assert all(type(x) is np.ndarray for x in open_readonly(tmp_path).restore(small(0)).state.values())
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), small(0))
+    with pytest.raises(ValueError, match="'x' is float64, and needs jax_enable_x64"):
+        open_readonly(tmp_path).restore(shapes)
 
 
 def test_a_state_may_change_once_save_has_returned(tmp_path, monkeypatch):
