@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxrl.combinators.demonstrations import with_demonstrations
     from jaxrl.combinators.exploration import with_exploration
     from jaxrl.combinators.normalize import normalize_observations
+    from jaxrl.combinators.pbt import pbt
     from jaxrl.combinators.replay import with_replay
     from jaxrl.combinators.transform import with_transform
     from jaxrl.evaluation import evaluate
@@ -55,6 +56,7 @@ _MODULES = (
 _NAMES = {
     "ppo": "jaxrl.agents.ppo",
     "normalize_observations": "jaxrl.combinators.normalize",
+    "pbt": "jaxrl.combinators.pbt",
     "with_demonstrations": "jaxrl.combinators.demonstrations",
     "with_exploration": "jaxrl.combinators.exploration",
     "with_replay": "jaxrl.combinators.replay",

@@ -74,6 +74,30 @@ def replace_fields(bundle: Any, **values: Any) -> Any:
     return bundle
 
 
+def edit_fields(bundle: Any, edits: dict[str, Callable[[Any], Any]]) -> Any:
+    """A nested NamedTuple with every number called `name`, at every depth, replaced by `edits[name](number)`."""
+    if not isinstance(bundle, tuple):
+        return bundle
+    if not hasattr(bundle, "_fields"):
+        return tuple(edit_fields(x, edits) for x in bundle)
+    pairs = zip(bundle._fields, bundle)
+    return type(bundle)(
+        *(edits[name](x) if name in edits and not isinstance(x, tuple) else edit_fields(x, edits) for name, x in pairs)
+    )
+
+
+def map_hparams(state: Any, edits: dict[str, Callable[[Any], Any]]) -> Any:
+    """`edit_fields` on every field called `hparams` inside a state, however deep it is in tuples and dictionaries."""
+    if isinstance(state, dict):
+        return {name: map_hparams(x, edits) for name, x in state.items()}
+    if not isinstance(state, (tuple, list)):
+        return state
+    if not hasattr(state, "_fields"):
+        return type(state)(map_hparams(x, edits) for x in state)
+    pairs = zip(state._fields, state)
+    return type(state)(*(edit_fields(x, edits) if name == "hparams" else map_hparams(x, edits) for name, x in pairs))
+
+
 def get_field(bundle: Any, name: str) -> Any:
     """The value of the first field called `name` in a nested NamedTuple, outermost first, or None."""
     if not isinstance(bundle, tuple):
