@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.counters import LARGEST
 from jaxrl.spaces import zeros
 from jaxrl.tree import select
 from jaxrl.types import Agent, Array, Env, Metrics, PyTree, TimeStep, Transition, is_last, item
@@ -19,8 +20,8 @@ from jaxrl.types import Agent, Array, Env, Metrics, PyTree, TimeStep, Transition
 class Episode(NamedTuple):
     """Running statistics of the episodes under way; shape of the reward, [N] or [N, A]."""
 
-    return_: Array
-    length: Array
+    return_: Array  # float32
+    length: Array  # int32, stays at its largest values
 
 
 class Interaction(NamedTuple):
@@ -163,7 +164,7 @@ def _start(key, agent, agent_state, env, params, shape: tuple[int, ...], params_
     reset = jax.vmap(env.reset, in_axes=(0, params_axis))
     env_state, observation = reset(jax.random.split(reset_key, shape[0]), params)
     memory = agent.init_memory(memory_key, agent_state, observation)
-    episode = Episode(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
+    episode = Episode(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32))
     return Interaction(env_state, params, observation, memory, jnp.zeros(shape, bool), episode)
 
 
@@ -202,16 +203,17 @@ def _episode_statistics(before: Episode, data: Transition) -> tuple[Episode, Met
     any_end = last_end >= 0
 
     def split(per_step, carried):
-        done = jnp.sum(jnp.where(finished, per_step, 0.0), axis=0)
+        done = jnp.sum(jnp.where(finished, per_step, 0), axis=0)
         total = jnp.sum(per_step, axis=0)
-        return jnp.where(any_end, carried + done, 0.0), jnp.where(any_end, 0.0, carried) + total - done
+        return jnp.where(any_end, carried + done, 0), jnp.where(any_end, 0, carried) + total - done
 
     return_done, return_rest = split(reward, before.return_)
-    length_done, length_rest = split(live.astype(jnp.float32), before.length)
+    length_before = jnp.minimum(before.length, LARGEST - data.reward.shape[0])
+    length_done, length_rest = split(live.astype(jnp.int32), length_before)
     agents = max(1, int(jnp.size(return_done)) // return_done.shape[0])
     metrics = {
         "episode/return_sum": jnp.sum(return_done) / agents,
-        "episode/length_sum": jnp.sum(length_done) / agents,
+        "episode/length_sum": jnp.sum(length_done.astype(jnp.float32)) / agents,
         "episode/count": jnp.sum(ends.astype(jnp.float32)) / agents,
     }
     return Episode(return_rest, length_rest), metrics

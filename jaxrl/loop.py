@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl import finite
+from jaxrl.counters import increment
 from jaxrl.interaction import Interaction, rollout, start, timestep_shape
 from jaxrl.spaces import zeros
 from jaxrl.types import Agent, Array, Curriculum, Env, Loop, Metrics, PyTree, Transition
@@ -21,7 +22,8 @@ class LoopState(NamedTuple):
       agent: the agent's state (parameters, optimiser, hparams, normalisers, buffers).
       interaction: environments, observations and memory, mid-episode.
       curriculum: state of the curriculum, () without one.
-      num_updates: [] int32; environment steps are num_updates * unroll_length * num_envs, in exact host integers.
+      num_updates: [] int32, stays at 2**31 - 1; environment steps are num_updates * unroll_length * num_envs, in exact
+        host integers.
     """
 
     key: Array
@@ -100,7 +102,7 @@ def online(
         begins = state.interaction.episode.length.reshape(num_envs, -1).max(-1) == 0
         checks = finite.in_rollout(data, begins | episodic) | finite.in_parameters(agent.actor(agent_state))
         metrics = merge_metrics(played, observed, learned, taught, checks)
-        return LoopState(key, agent_state, interaction, teacher, state.num_updates + 1), metrics
+        return LoopState(key, agent_state, interaction, teacher, increment(state.num_updates)), metrics
 
     return Loop(init, step)
 
@@ -158,7 +160,7 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
         index = jax.random.randint(batch_key, (batch_size,), 0, max(sizes))
         agent_state, learned = learner.update(update_key, state.agent, batch(index))
         metrics = merge_metrics(learned, finite.in_parameters(learner.actor(agent_state)))
-        return OfflineState(key, agent_state, state.num_updates + 1), metrics
+        return OfflineState(key, agent_state, increment(state.num_updates)), metrics
 
     return Loop(init, step)
 

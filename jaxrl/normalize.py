@@ -14,7 +14,7 @@ class Statistics(NamedTuple):
     """Moments of everything seen.
 
     Attributes:
-      count: [] float32; past about 1e10 rows it stops growing, and the moments stand still.
+      count: [] float32; past 2**24 times the rows of a batch it stops growing, and the moments stand still.
       mean, var: pytrees of one item's shape; leaves that are not floating point are () and are left alone.
     """
 
@@ -54,7 +54,10 @@ def update_statistics(statistics: Statistics, batch: PyTree, weight: Array) -> S
         batch_var = jnp.sum(w * (x - batch_mean) ** 2, axes) / jnp.maximum(rows, 1.0)
         delta = batch_mean - mean
         seen, new = statistics.count / total, rows / total
-        return mean + delta * new, jnp.where(count > 0, seen * var + new * batch_var + delta**2 * seen * new, var)
+        merged = seen * var + new * batch_var + delta**2 * seen * new
+        # Past 2**24 the count is rounded, so that seen + new is not 1: then the variance moves by a difference.
+        merged = jnp.where(count > 2**24, var + new * (batch_var - var + delta**2 * seen), merged)
+        return mean + delta * new, jnp.where(count > 0, merged, var)
 
     leaves, structure = jax.tree.flatten(batch)
     means, variances = structure.flatten_up_to(statistics.mean), structure.flatten_up_to(statistics.var)

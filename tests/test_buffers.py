@@ -317,7 +317,7 @@ def test_agents_share_a_row():
     "make, message",
     [
         (lambda: buffers.replay(0, 8), "capacity is 0"),
-        (lambda: buffers.replay(2**31, 8), "must be < 2..31"),
+        (lambda: buffers.replay(2**30 + 1, 8), "must be <= 2..30"),
         (lambda: buffers.replay(8, 0), "batch_size is 0"),
         (lambda: buffers.replay(8, 8, min_size=9), "min_size is 9, must be <= capacity"),
         (lambda: buffers.n_step(0), "n is 0"),

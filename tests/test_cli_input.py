@@ -21,7 +21,7 @@ BAD = {
     "train scc CartPole-v1": "'scc'",
     "train sac CartPole-v1": "needs a bounded Box",
     "train bc CartPole-v1": "learns from a dataset alone",
-    "train dqn CartPole-v1 --buffer-size 9000000000": "capacity is 9000000000, must be < 2**31",
+    "train dqn CartPole-v1 --buffer-size 9000000000": "capacity is 9000000000, must be <= 2**30",
     "train dqn CartPole-v1 --min-buffer-size 200000": "min_size is 200000, must be <= capacity",
     "train iql --dataset nowhere.npz": "nowhere.npz: there is no such file",
     "train dqn CartPole-v1 --init-from nowhere": "nowhere/learner.safetensors: there is no such file",

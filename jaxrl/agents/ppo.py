@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses, returns
+from jaxrl.counters import increment
 from jaxrl.minibatch import minibatches
 from jaxrl.optim import clipped_adam
 from jaxrl.tree import as_arrays
@@ -285,7 +286,7 @@ def ppo(
         (params, opt_state, _), metrics = jax.lax.scan(epoch, carry, jax.random.split(key, num_epochs))
         metrics = jax.tree.map(jnp.mean, metrics)
         metrics["learning_rate"] = hp.learning_rate * remaining
-        return PPOState(hp, params, opt_state, state.num_updates + 1), metrics
+        return PPOState(hp, params, opt_state, increment(state.num_updates)), metrics
 
     return Agent(
         init, init_memory, act, act_greedy, update, actor=lambda state: state._replace(opt_state=()), hparams=defaults

@@ -16,6 +16,7 @@ import optax
 
 from jaxrl import returns
 from jaxrl.action_values import ActionValues, take
+from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.minibatch import minibatches
 from jaxrl.optim import descend
@@ -157,7 +158,7 @@ def pqn(
         keys = jax.random.split(key, num_epochs)
         (params, opt_state), metrics = jax.lax.scan(epoch, (state.params, state.opt_state), keys)
         metrics = jax.tree.map(jnp.mean, metrics) | {"learning_rate": learning_rate}
-        return PQNState(hp, params, opt_state, state.num_updates + 1), metrics
+        return PQNState(hp, params, opt_state, increment(state.num_updates)), metrics
 
     return Agent(
         init, init_memory, act, act_greedy, update, actor=lambda state: state._replace(opt_state=()), hparams=hparams

@@ -17,6 +17,7 @@ import optax
 
 from jaxrl import returns
 from jaxrl.action_values import ActionValues, take
+from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.optim import clipped_adam, descend
 from jaxrl.tree import as_arrays, select
@@ -152,7 +153,7 @@ def r2d2(
         rest = jax.tree.map(lambda x: x[burn_in:], (is_first, target, data._replace(extras=extras)))
         gradient, (metrics, error) = jax.grad(loss, has_aux=True)(state.params, key, memory, *rest)
         params, opt_state = descend(optimizer(hp), gradient, state.opt_state, state.params)
-        num_updates = state.num_updates + 1
+        num_updates = increment(state.num_updates, target_period)
         rate = jnp.where(num_updates % target_period == 0, hp.target_rate, 0.0)
         target_params = optax.incremental_update(params, state.target_params, rate)
         if "index" in data.extras:

@@ -13,6 +13,7 @@ is `reference_period=1000`; CQL is `regularizer=conservative(...)` of `jaxrl.age
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Callable, NamedTuple
 
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses
+from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.networks import ensemble, subset
 from jaxrl.optim import adam, descend
@@ -213,7 +215,8 @@ def sac(
         return {k: (state.params[k], state.opt_state[k]) for k in ("policy", "log_temperature")}, jnp.zeros(())
 
     def update(key: Array, state: SACState, data: Transition) -> tuple[SACState, Metrics]:
-        hp, data, count = state.hparams, blank(data), state.num_updates + 1
+        hp, data = state.hparams, blank(data)
+        count = increment(state.num_updates, math.lcm(policy_period, reference_period or 1))
         key_target, key_critic, key_policy = jax.random.split(key, 3)
         target, log_prob = targets(key_target, state, data)
         (loss, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses
+from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.networks import ensemble
 from jaxrl.optim import adam, descend
@@ -166,7 +167,7 @@ def td3(
 
     def update(key: Array, state: TD3State, data: Transition) -> tuple[TD3State, Metrics]:
         hp, params, opt_state = state.hparams, state.params, state.opt_state
-        data, count = blank(data), state.num_updates + 1
+        data, count = blank(data), increment(state.num_updates, policy_period)
         target = targets(key, hp, state.target_params, data)
         (loss, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(params["critic"], target, data)
         critic_params, critic_opt = descend(optimizers(hp)["critic"], gradient, opt_state["critic"], params["critic"])

@@ -60,8 +60,8 @@ def replay(
     for name, value in (("capacity", capacity), ("batch_size", batch_size), ("min_size", min_size)):
         if value < 1:
             raise ValueError(f"replay: {name} is {value}, must be >= 1")
-    if capacity >= 2**31:
-        raise ValueError(f"replay: capacity is {capacity}, must be < 2**31, as indices are int32")
+    if capacity > 2**30:
+        raise ValueError(f"replay: capacity is {capacity}, must be <= 2**30, as sums of two indices are int32")
     if min_size > capacity:
         raise ValueError(f"replay: min_size is {min_size}, must be <= capacity, {capacity}, or learning never starts")
 

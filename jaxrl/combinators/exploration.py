@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
+from jaxrl import counters
 from jaxrl.combinators.lift import lift, salted
+from jaxrl.counters import Count, advance
 from jaxrl.exploration import Exploration
 from jaxrl.tree import as_arrays
 from jaxrl.types import Agent, Array, Metrics, PyTree, Transition, Wrapped
@@ -17,7 +17,7 @@ class WithExplorationState(NamedTuple):
 
     agent: PyTree
     hparams: PyTree
-    num_steps: Array  # [] int32, environment steps so far; stays at its largest value
+    num_steps: Count  # environment steps so far
 
 
 class WithExplorationMemory(NamedTuple):
@@ -35,7 +35,7 @@ def with_exploration(agent: Agent, exploration: Exploration) -> Agent:
 
     def init(key: Array, hparams: Wrapped, example: Transition) -> WithExplorationState:
         agent_state = agent.init(key, hparams.agent, example)
-        return WithExplorationState(agent_state, as_arrays(hparams.own), jnp.zeros((), jnp.int32))
+        return WithExplorationState(agent_state, as_arrays(hparams.own), counters.zero())
 
     def init_memory(key: Array, state: WithExplorationState, observation: PyTree) -> WithExplorationMemory:
         memory = agent.init_memory(key, state.agent, observation)
@@ -43,8 +43,8 @@ def with_exploration(agent: Agent, exploration: Exploration) -> Agent:
 
     def act(key: Array, state: WithExplorationState, memory: WithExplorationMemory, observation: PyTree):
         inner, action, extras = agent.act(key, state.agent, memory.agent, observation)
-        steps = state.num_steps.astype(jnp.float32)
-        noise, action = exploration.apply(salted(key), state.hparams, steps, memory.noise, action, observation)
+        elapsed = state.num_steps.rounded
+        noise, action = exploration.apply(salted(key), state.hparams, elapsed, memory.noise, action, observation)
         return WithExplorationMemory(inner, noise), action, extras
 
     def act_greedy(key: Array, state: WithExplorationState, memory: WithExplorationMemory, observation: PyTree):
@@ -56,9 +56,8 @@ def with_exploration(agent: Agent, exploration: Exploration) -> Agent:
 
     def observe(key: Array, state: WithExplorationState, fresh: Transition) -> tuple[WithExplorationState, Metrics]:
         length, num_envs = fresh.reward.shape[:2]
-        num_steps = jnp.minimum(state.num_steps, 2**31 - 1 - length * num_envs) + length * num_envs
         agent_state, metrics = agent.observe(key, state.agent, fresh)
-        return state._replace(agent=agent_state, num_steps=num_steps), metrics
+        return state._replace(agent=agent_state, num_steps=advance(state.num_steps, length * num_envs)), metrics
 
     def update(key: Array, state: WithExplorationState, data: Transition) -> tuple[WithExplorationState, Metrics]:
         agent_state, metrics = agent.update(key, state.agent, data)

@@ -25,6 +25,7 @@ import optax
 
 from jaxrl import losses
 from jaxrl.combinators.lift import lift, salted
+from jaxrl.counters import increment
 from jaxrl.loop import merge_metrics
 from jaxrl.minibatch import minibatches
 from jaxrl.optim import descend
@@ -139,7 +140,7 @@ def props(
         return buffer._replace(extras={**buffer.extras, "log_prob": log_prob, "value": value})
 
     def update(key: Array, state: PropsState, data: Transition) -> tuple[PropsState, Metrics]:
-        buffer, count = push(state.buffer, data), state.num_rollouts + 1
+        buffer, count = push(state.buffer, data), increment(state.num_rollouts, update_period)
 
         def learn(agent_state: PyTree) -> tuple[PyTree, Metrics]:
             rows = on_policy(agent_state, buffer)
