@@ -1,9 +1,14 @@
-"""Arrays to and from a step's folder, by orbax. They are called 00000, 00001, ...: a name in a file is never a path."""
+"""Arrays to and from a step's folder, by orbax: all leaves of a dtype, end to end, are one array without compression.
+
+So a save of a thousand leaves is a few files, the names of which are dtypes and never paths, and a file is as long as
+the arrays that it holds: one that anybody may have written cannot unfold to something larger.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -12,58 +17,93 @@ from typing import Any, Iterator
 
 import numpy as np
 
+from jaxrl import untrusted
+
 ITEM = "default"  # the folder of the arrays in that of a step
 
-Expected = dict[str, tuple[tuple[int, ...], np.dtype]]
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape and dtype of leaves by path, in order
+Packs = dict[str, np.ndarray]  # [n] of each dtype
 
 
-def write(folder: pathlib.Path, step: int, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays by path; returns when the step's folder has its final name. Empty arrays need no place.
+def sizes_of(shapes: Shapes) -> dict[str, int]:
+    """Numbers of each dtype."""
+    sizes: dict[str, int] = {}
+    for shape, dtype in shapes.values():
+        sizes[str(dtype)] = sizes.get(str(dtype), 0) + math.prod(shape)
+    return {dtype: size for dtype, size in sizes.items() if size}
+
+
+def empty(shapes: Shapes) -> Packs:
+    """Room for these leaves."""
+    return {dtype: np.empty(size, np.dtype(dtype)) for dtype, size in sizes_of(shapes).items()}
+
+
+def split(packs: Packs, shapes: Shapes) -> dict[str, np.ndarray]:
+    """The leaves by path, views."""
+    start, leaves = dict.fromkeys(packs, 0), {}
+    for path, (shape, dtype) in shapes.items():
+        begin, size = start.get(str(dtype), 0), math.prod(shape)
+        leaves[path] = packs[str(dtype)][begin : begin + size].reshape(shape) if size else np.zeros(shape, dtype)
+        start[str(dtype)] = begin + size
+    return leaves
+
+
+def write(folder: pathlib.Path, step: int, packs: Packs) -> None:
+    """Writes the arrays of a step; returns when its folder has its final name.
 
     Raises:
       Whatever orbax raises.
     """
     import orbax.checkpoint as ocp
 
-    named = {_name(i): x for i, x in enumerate(arrays.values()) if x.size}
     # It deletes nothing, and looks into no other step: what is kept is our decision, manifest by manifest.
     options = ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False, save_root_metadata=False, lightweight_initialize=True
     )
-    with _quiet(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
-        manager.save(step, args=ocp.args.PyTreeSave(named), force=True)
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
+    with (
+        _quiet(),
+        ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handler) as manager,
+    ):
+        manager.save(step, args=ocp.args.PyTreeSave(packs), force=True)
 
 
-def read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
-    """Reads the arrays of a step's folder, by orbax's handler of trees.
-
-    Args:
-      expected: shape and dtype by path. They are compared before anything of that size is made.
+def read(folder: pathlib.Path, shapes: Shapes) -> dict[str, np.ndarray]:
+    """Reads the leaves in a step's folder.
 
     Raises:
-      ValueError: if there are others. Whatever orbax raises where it cannot read.
+      ValueError: if they are of another size, or stored in a way in which `write` does not. It is found out before
+        orbax looks at anything. Whatever orbax raises where it cannot read.
     """
-    names = {_name(i): path for i, path in enumerate(expected) if 0 not in expected[path][0]}
-    with _quiet():
-        arrays = _read(folder / ITEM, {name: expected[path] for name, path in names.items()})
-    by_path = {path: np.asarray(arrays[name]) for name, path in names.items()}
-    return {path: by_path[path] if path in by_path else np.zeros(*expected[path]) for path in expected}
-
-
-def _read(folder: pathlib.Path, expected: Expected) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
 
-    handler = ocp.PyTreeCheckpointHandler()
-    found = handler.metadata(folder.absolute()).tree
-    if found.keys() != expected.keys():
-        raise ValueError(f"{len(found)} arrays, must be {len(expected)}")
-    for name, kind in expected.items():
-        shape, dtype, chunk = tuple(found[name].shape), found[name].dtype, tuple(found[name].storage.chunk_shape)
-        if (shape, dtype) != kind or chunk != shape:
-            raise ValueError(f"array {name} is {dtype}{list(shape)} in chunks of {list(chunk)}")
-    restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in expected}
-    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(expected, 0), restore_args=restore_args)
-    return handler.restore(folder.absolute(), args=arguments)
+    sizes, where = sizes_of(shapes), (folder / ITEM).absolute()
+    _check_layout(where, sizes)
+    restore_args = {dtype: ocp.RestoreArgs(restore_type=np.ndarray) for dtype in sizes}
+    arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(sizes, 0), restore_args=restore_args)
+    with _quiet():
+        packs = ocp.PyTreeCheckpointHandler(use_ocdbt=False).restore(where, args=arguments)
+    for dtype, size in sizes.items():
+        if (packs[dtype].shape, str(packs[dtype].dtype)) != ((size,), dtype):
+            raise ValueError(f"{dtype} is {packs[dtype].dtype}{list(packs[dtype].shape)}, must be {dtype}[{size}]")
+    return split(packs, shapes)
+
+
+def _check_layout(folder: pathlib.Path, sizes: dict[str, int]) -> None:
+    for path in folder.parent.rglob("*"):
+        name = path.relative_to(folder.parent).as_posix()
+        large = path.parent.name in sizes and path.name == "0"
+        if "ocdbt" in name or "zarr.json" in name or (path.stat().st_size > untrusted.MAX_JSON and not large):
+            raise ValueError(f"{name} is not a file of such a checkpoint")
+    for dtype, size in sizes.items():
+        header = untrusted.read_json_file(folder / dtype / ".zarray")
+        plain = {"shape": [size], "chunks": [size], "compressor": None, "filters": None, "order": "C", "zarr_format": 2}
+        found = {name: header[name] for name in plain}
+        if found != plain:
+            raise ValueError(f"{dtype}/.zarray has {found}, must have {plain}")
+        stored, expected = (folder / dtype / "0").stat().st_size, size * np.dtype(dtype).itemsize
+        if stored != expected:
+            raise ValueError(f"{dtype}/0 has {stored} bytes, must have {expected}")
 
 
 @contextlib.contextmanager
@@ -89,7 +129,3 @@ def _quiet() -> Iterator[None]:
         logger.removeFilter(not_orbax)
         if sys.unraisablehook is unraisable:
             sys.unraisablehook = hook
-
-
-def _name(index: int) -> str:
-    return f"{index:05d}"

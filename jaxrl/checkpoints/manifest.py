@@ -24,7 +24,15 @@ _CHUNK = 2**20
 
 
 class Damaged(Exception):
-    """A step that is not what its manifest says: which file, and what is wrong with it."""
+    """A step that is not what its manifest says: which file, and what is wrong with it, in one line."""
+
+    def __init__(self, line: str):
+        super().__init__(printable(line))
+
+
+def printable(text: str) -> str:
+    """One line of at most 500 letters, with a "?" for what cannot be printed: names and errors come from files."""
+    return "".join(c if c.isprintable() else "?" for c in text[:500])
 
 
 def path_of(folder: pathlib.Path, step: int) -> pathlib.Path:

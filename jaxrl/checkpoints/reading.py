@@ -107,10 +107,11 @@ class Reader:
         problems = structure.misfits(fields, wanted)
         if problems:
             shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+            shown = manifest.printable(shown)
             raise ValueError(f"{self.folder}: step {step} is a state of another shape: {shown}")
         manifest.verify(self.folder / str(step), fields["files"])
-        expected = {name: structure.stored(leaf) for name, leaf in structure.named_leaves(template)}
-        loaded = read_back(self.folder / str(step), expected, {x["path"]: x["sha256"] for x in fields["leaves"]})
+        shapes = {name: structure.stored(leaf) for name, leaf in structure.named_leaves(template)}
+        loaded = read_back(self.folder / str(step), shapes, {x["path"]: x["sha256"] for x in fields["leaves"]})
         return Restored(structure.rebuild(template, loaded), step, fields["notes"], fields["config"])
 
     def _candidates(self) -> list[int]:
@@ -129,14 +130,14 @@ class Reader:
         return found
 
 
-def read_back(folder: pathlib.Path, expected: arrays.Expected, digests: dict[str, str]) -> dict[str, Any]:
+def read_back(folder: pathlib.Path, shapes: arrays.Shapes, digests: dict[str, str]) -> dict[str, Any]:
     """The arrays of a step's folder, each what it was when it was saved.
 
     Raises:
       Damaged: if one is not, or orbax cannot read them.
     """
     try:
-        loaded = arrays.read(folder, expected)
+        loaded = arrays.read(folder, shapes)
     except Exception as error:  # orbax and tensorstore raise whatever they like, down to bare Exception
         raise Damaged(f"{folder.name}/{arrays.ITEM} cannot be read ({manifest.short(error)})") from None
     for name, array in loaded.items():

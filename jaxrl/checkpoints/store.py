@@ -20,6 +20,8 @@ from jaxrl.checkpoints.manifest import Damaged
 from jaxrl.checkpoints.reading import Reader, Restored, Say, read_back
 from jaxrl.types import PyTree
 
+Snapshot = tuple[arrays.Packs, dict[str, np.ndarray]]
+
 
 class Checkpoints(Reader):
     """The checkpoints of one run, and the only writer of their folder. Use it in a `with` statement.
@@ -88,8 +90,6 @@ class Checkpoints(Reader):
         notes = _json_values("notes", notes)
         self.wait()
         data, fields = structure.snapshot(state), structure.describe(state)
-        if not any(x.size for x in data.values()):
-            raise ValueError("save: the state has no numbers")
         fields |= {"notes": notes, "score": None if score is None else float(score)}
         self._pending = self._worker.submit(self._save, step, step == self._last, data, fields)
         self._last = step
@@ -124,7 +124,7 @@ class Checkpoints(Reader):
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _save(self, step: int, again: bool, data: dict[str, np.ndarray], fields: dict[str, Any]) -> None:
+    def _save(self, step: int, again: bool, data: Snapshot, fields: dict[str, Any]) -> None:
         """Runs on the worker; never raises."""
         try:
             self._commit(step, again, data, fields)
@@ -138,8 +138,8 @@ class Checkpoints(Reader):
         except OSError as error:
             self._tell(f"checkpoint: older steps cannot be removed ({_reason(error)})")
 
-    def _commit(self, step: int, again: bool, data: dict[str, np.ndarray], fields: dict[str, Any]) -> None:
-        digests = {name: manifest.array_digest(x) for name, x in data.items()}
+    def _commit(self, step: int, again: bool, data: Snapshot, fields: dict[str, Any]) -> None:
+        digests = {name: manifest.array_digest(x) for name, x in data[1].items()}
         for leaf in fields["leaves"]:
             leaf["sha256"] = digests[leaf["path"]]
         head = {"schema": manifest.SCHEMA, "step": step, "time": _now(), "versions": _versions()}
@@ -157,13 +157,14 @@ class Checkpoints(Reader):
                 self._discard(step)
                 raise
 
-    def _write(self, step: int, data: dict[str, np.ndarray], digests: dict[str, str]) -> dict[str, Any]:
+    def _write(self, step: int, data: Snapshot, digests: dict[str, str]) -> dict[str, Any]:
         """Arrays to the disk, and back to see that they are there. Returns the digests of the files."""
-        folder, expected = self.folder / str(step), {name: (x.shape, x.dtype) for name, x in data.items()}
-        arrays.write(self.folder, step, data)
-        data.clear()  # room for what is read back
+        packs, leaves = data
+        folder, shapes = self.folder / str(step), {name: (x.shape, x.dtype) for name, x in leaves.items()}
+        arrays.write(self.folder, step, packs)
+        packs.clear(), leaves.clear()  # room for what is read back
         manifest.sync_all(folder)
-        read_back(folder, expected, digests)
+        read_back(folder, shapes, digests)
         return manifest.digests(folder)
 
     def _good(self, step: int) -> dict[str, Any] | None:

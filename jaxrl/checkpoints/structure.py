@@ -12,30 +12,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.checkpoints import arrays
 from jaxrl.policy_file import named_leaves
 from jaxrl.types import PyTree
 
 KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
-def snapshot(state: PyTree) -> dict[str, np.ndarray]:
-    """Copies of all leaves on the host, by path; typed keys as their data. The state may be donated afterwards.
+def snapshot(state: PyTree) -> tuple[arrays.Packs, dict[str, np.ndarray]]:
+    """Copies all leaves to the host, typed keys as their data. The state may be donated afterwards.
+
+    Returns:
+      the arrays to store, and the leaves by path, which are views of them.
 
     Raises:
-      ValueError: if a leaf is not an array, or two have the same path.
+      ValueError: if a leaf is not an array of numbers, two have the same path, or there is none.
     """
     leaves = named_leaves(state)
     for name, leaf in leaves:
-        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)) or leaf.dtype == object:
-            raise ValueError(f"save: {name!r} is a {type(leaf).__name__}, must be an array of numbers")
-    data = [(name, jax.random.key_data(leaf) if is_key(leaf) else leaf) for name, leaf in leaves]
-    for _, leaf in data:
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)) or not (is_key(leaf) or _is_plain(leaf.dtype)):
+            raise ValueError(f"save: {name!r} is {_describe(leaf)}, must be an array of numbers")
+    data = {name: jax.random.key_data(leaf) if is_key(leaf) else leaf for name, leaf in leaves}
+    if len(data) != len(leaves):
+        raise ValueError("save: two leaves have the same key path; rename a dictionary key that contains '/'")
+    shapes = {name: stored(leaf) for name, leaf in data.items()}
+    packs = arrays.empty(shapes)
+    if not packs:
+        raise ValueError("save: the state has no numbers")
+    for leaf in data.values():
         if isinstance(leaf, jax.Array):
             leaf.copy_to_host_async()
-    arrays = {name: np.array(leaf, order="C") for name, leaf in data}  # a copy: on a CPU, asarray is the buffer itself
-    if len(arrays) != len(leaves):
-        raise ValueError("save: two leaves have the same key path; rename a dictionary key that contains '/'")
-    return arrays
+    copies = arrays.split(packs, shapes)
+    for name, leaf in data.items():
+        copies[name][...] = np.asarray(leaf)
+    return packs, copies
 
 
 def describe(tree: PyTree) -> dict[str, list[dict[str, Any]]]:
@@ -107,6 +117,15 @@ def _implementation(name: str, dtype: Any) -> str:
 
 def is_key(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _is_plain(dtype: Any) -> bool:
+    """Numbers and booleans in the byte order of this machine; the dtypes of jax are among them."""
+    return dtype.kind in "biufcV" and str(dtype).isidentifier()
+
+
+def _describe(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
 
 
 def _dtype(leaf: Any) -> Any:
