@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.envs import divergence
 from jaxrl.envs.adapter import cast, import_quietly, strong
 from jaxrl.types import Array, Env, PyTree, TimeStep
 
@@ -80,8 +81,8 @@ def from_brax(env: Any, *, episode_length: int = 1000) -> Env:
 def from_stateful(env: Any, *, episode_length: int, params: PyTree = (), edit: Any = None) -> Env:
     """An environment object that steps a `State`, as an `Env`.
 
-    Where the physics diverges (an observation or reward that is not finite), the episode terminates with reward 0 at
-    the last observation that was finite, and `extras["diverged"]` is 1: a NaN would outlive its discount of 0.
+    Where the physics diverges (positions, velocities, an observation or reward that are not finite), the episode is
+    truncated as `jaxrl.envs.divergence` says.
 
     Args:
       env: has `reset(key)`, `step(state, action)`, `action_size`.
@@ -104,21 +105,21 @@ def from_stateful(env: Any, *, episode_length: int, params: PyTree = (), edit: A
         del key  # these simulators keep theirs in `info`
         before = jax.tree.map(lambda x: x, state.state)  # they write into dictionaries: into copies of them
         after = cast(_edited(env, edit, params).step(before, action), types)
-        finite = jnp.isfinite(after.reward)
-        for leaf in jax.tree.leaves(after.obs):
-            finite &= jnp.all(jnp.isfinite(leaf))
+        finite = divergence.all_finite((after.obs, after.reward, _motion(after)))
         time = state.time + 1
         late = jnp.asarray(after.info.get("truncation", False), bool)
-        terminated = (jnp.asarray(after.done, bool) & ~late) | ~finite
-        return StatefulState(after, time), TimeStep(
-            observation=jax.tree.map(lambda new, old: jnp.where(finite, new, old), after.obs, state.state.obs),
-            reward=jnp.where(finite, after.reward, 0.0).astype(jnp.float32),
-            terminated=terminated,
-            truncated=(late | (time >= episode_length)) & ~terminated,
-            extras={"diverged": (~finite).astype(jnp.float32)},
-        )
+        terminated = jnp.asarray(after.done, bool) & ~late
+        truncated = (late | (time >= episode_length)) & ~terminated
+        timestep = TimeStep(after.obs, after.reward, terminated, truncated)
+        return StatefulState(after, time), divergence.masked(finite, timestep, state.state.obs)
 
     return Env(reset, step, params, _box(types.obs), spaces.Box(-1.0, 1.0, (env.action_size,)))
+
+
+def _motion(state: Any) -> list:
+    """Positions and velocities, where the simulator's State has them under one of the usual names."""
+    physics = getattr(state, "pipeline_state", None), getattr(state, "data", None)
+    return [x for p in physics for name in ("q", "qd", "qpos", "qvel") if (x := getattr(p, name, None)) is not None]
 
 
 def _edited(env: Any, edit: Any, params: PyTree) -> Any:

@@ -9,6 +9,8 @@ own. All are [] int32:
   nonfinite/reward_first, nonfinite/observation_first
                                 row t * N + n of the rollout [T, N] where the first of them is, -1 without one
   nonfinite/parameter_count     numbers in `agent.actor(state)`, hyperparameters left out (there, inf has a meaning)
+
+Beside them, episode/diverged_sum: episodes that the environment cut short, as `jaxrl.envs.divergence` says.
 """
 
 from __future__ import annotations
@@ -35,12 +37,16 @@ def in_rollout(data: Transition, is_start: Array) -> Metrics:
     reward = reward if there is None else reward & there
     after = _bad_rows(data.next_observation, there, data.reward)
     before = _bad_rows(data.observation, there, data.reward) & is_first
-    return {
+    counts = {
         f"{PREFIX}reward_count": _count(reward),
         f"{PREFIX}reward_first": _first(reward),
         f"{PREFIX}observation_count": _count(before) + _count(after),
         f"{PREFIX}observation_first": _first(before | after),
     }
+    if "diverged" in data.extras:
+        diverged = _any(data.extras["diverged"] > 0)
+        counts["episode/diverged_sum"] = jnp.sum(diverged if there is None else diverged & _any(there))
+    return counts
 
 
 def in_parameters(actor: PyTree) -> Metrics:
@@ -66,9 +72,14 @@ def _bad_rows(observation: PyTree, there: Array | None, reward: Array) -> Array:
         each = x.shape[: reward.ndim] == reward.shape  # an observation of each agent, not of all together
         mine = ~jnp.isfinite(x).reshape(*x.shape[: reward.ndim if each else 2], -1).all(-1)
         if there is not None:
-            mine = mine & (there if each else there.reshape(*reward.shape[:2], -1).any(-1))
-        bad |= mine.reshape(*reward.shape[:2], -1).any(-1)
+            mine = mine & (there if each else _any(there))
+        bad |= _any(mine)
     return bad
+
+
+def _any(x: Array) -> Array:
+    """[T, N, ...] -> [T, N]"""
+    return x.reshape(*x.shape[:2], -1).any(-1)
 
 
 def _count(bad: Array) -> Array:
@@ -76,7 +87,7 @@ def _count(bad: Array) -> Array:
 
 
 def _first(bad: Array) -> Array:
-    bad = bad.reshape(*bad.shape[:2], -1).any(-1).reshape(-1)
+    bad = _any(bad).reshape(-1)
     return jnp.where(bad.any(), jnp.argmax(bad).astype(jnp.int32), -1)
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.envs import divergence
 from jaxrl.envs.adapter import import_quietly
 from jaxrl.spaces import Box
 from jaxrl.types import Array, Env, PyTree, TimeStep
@@ -64,8 +65,8 @@ def mjx_env(
     """An `Env` on an MJX model.
 
     Each control step holds the action, clipped to [-1, 1], for `num_substeps` physics steps. Where the physics
-    diverges (a number that is not finite), the episode terminates with reward 0 at the last finite configuration,
-    and `extras["diverged"]` is 1.
+    diverges (a number that is not finite), the episode is truncated at the last finite configuration, as
+    `jaxrl.envs.divergence` says.
 
     Args:
       xml: file in `assets/`.
@@ -110,14 +111,10 @@ def mjx_env(
         )
         after = Body(qpos, qvel, before.goal)
         reward, terminated = outcome(before, after, jnp.where(finite, action, 0.0))
-        terminated, time = terminated | ~finite, state.time + 1
-        return MjxState(after, warmstart, time), TimeStep(
-            observation=observe(after),
-            reward=jnp.where(finite, reward, 0.0),
-            terminated=terminated,
-            truncated=(time >= episode_length) & ~terminated,
-            extras={"diverged": (~finite).astype(jnp.float32)},
-        )
+        time = state.time + 1
+        observation = observe(after)  # the one before where the physics diverged, as the configuration is
+        timestep = TimeStep(observation, reward, terminated, (time >= episode_length) & ~terminated)
+        return MjxState(after, warmstart, time), divergence.masked(finite, timestep, observation)
 
     body = jax.eval_shape(start, jax.random.key(0))
     shape = jax.eval_shape(observe, body).shape

@@ -92,10 +92,11 @@ def test_ends_of_a_stateful_environment():
     np.testing.assert_array_equal(steps(env, [1.0, 1.0, 1.0])[-1].observation, [3.0])
 
 
-def test_divergence_terminates_at_the_last_finite_observation():
+def test_divergence_truncates_at_the_last_finite_observation():
     for bad in (np.nan, np.inf):
         _, timestep = steps(from_brax(Slide()), [0.5, bad])
-        assert timestep.terminated and timestep.reward == 0.0 and timestep.extras["diverged"] == 1.0
+        assert timestep.truncated and not timestep.terminated
+        assert timestep.reward == 0.0 and timestep.extras["diverged"] == 1.0
         np.testing.assert_array_equal(timestep.observation, [0.5])
 
 

@@ -110,11 +110,11 @@ def test_leaving_the_rail_terminates_and_the_clock_truncates():
     assert not before.terminated and not before.truncated
 
 
-def test_divergence_terminates_with_finite_data():
+def test_divergence_truncates_with_finite_data():
     state = at(start("cartpole_swingup"), [0.0, 1.0])
     for broken, action in ((state, [np.nan]), (at(state, [0.0, 1.0], [0.0, 1e30]), [0.0])):
         (after,), (timestep,) = play("cartpole_swingup", broken, [action])
-        assert timestep.terminated and not timestep.truncated
+        assert timestep.truncated and not timestep.terminated
         assert timestep.reward == 0.0 and timestep.extras["diverged"] == 1.0
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, timestep)))
     _, (sound,) = play("cartpole_swingup", state, [[0.0]])

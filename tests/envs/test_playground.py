@@ -114,7 +114,7 @@ def test_clocks():
 
 def test_divergence():
     first, last = steps(from_playground(Ball()), [0.3, np.nan])
-    assert last.terminated and last.reward == 0.0 and last.extras["diverged"] == 1.0
+    assert last.truncated and not last.terminated and last.reward == 0.0 and last.extras["diverged"] == 1.0
     np.testing.assert_array_equal(last.observation["state"], first.observation["state"])
 
 
