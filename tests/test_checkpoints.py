@@ -423,13 +423,14 @@ def test_a_newer_schema_is_not_damage(tmp_path):
 
 
 def test_nothing_is_left_open(tmp_path):
+    counts = []
     with Checkpoints(tmp_path, say=lambda line: None) as store:
-        for step in range(8):
+        for step in range(14):
             store.save(step, small(step))
             store.restore(small(0))
-            if step == 2:
-                before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
-        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+            counts.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
+    for before, after in zip(counts[3], counts[-1]):  # a thread that is about to end may be counted
+        assert after <= before + 3, counts
 
 
 @pytest.mark.parametrize("name", skew.CASES)
