@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxrl import (
         buffers,
+        checkpoints,
         data,
         distributions,
         envs,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "buffers",
+    "checkpoints",
     "data",
     "distributions",
     "envs",
