@@ -56,7 +56,7 @@ def restore(run: str | os.PathLike, env: Env | None = None, step: int | None = N
     except BadInput as error:
         raise ValueError(str(error)) from None
     reader = checkpoints.open_readonly(run / CHECKPOINTS)
-    keeps_buffers = config["checkpoint_replay"]
+    keeps_buffers = settings.options["checkpoint_replay"]
 
     def init(data: Any) -> PyTree:
         return program.make_loop(data).init(jax.random.key(0), settings.hparams)

@@ -1,6 +1,7 @@
 """The command line: `main` reads the command's name and imports only that command.
 
-Exit status: 0 done, 1 a check found something, 2 bad input (one line on stderr), 130 stopped by Ctrl-C, 143 by SIGTERM.
+Exit status: 0 done, 1 a check found something (in training: a number that is not finite), 2 bad input (one line on
+stderr), 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ HELP = """usage: jaxrl COMMAND [--help]
 Reinforcement learning as JAX values.
 
   jaxrl train AGENT ENV [flags]      train, evaluate, and write a run directory
+  jaxrl train --resume RUN           go on with a run that was stopped, or killed
   jaxrl evaluate RUN [flags]         play episodes with a trained policy
   jaxrl collect RUN --out FILE       write a dataset of what a trained policy does
   jaxrl list agents|envs             what there is to train, and in what

@@ -13,7 +13,8 @@ import pathlib
 from typing import Any, Iterable, NamedTuple
 
 from jaxrl.cli.errors import BadInput, bad_input
-from jaxrl.cli.run_directory import CHECKPOINTS, fingerprint
+from jaxrl.cli.run_directory import CHECKPOINTS, FROM_FILES, fingerprint
+from jaxrl.untrusted import read_json_file, require_modest
 
 
 class Resumed(NamedTuple):
@@ -47,11 +48,14 @@ def main(argv: list[str], started: float) -> int:
         return 0
     settings = read_settings(new, run, names)
     here = {"versions": run_directory.versions(), "device": run_directory.devices()}
-    for name in here:
-        if here[name] != old.get(name) and not options["quiet"]:
-            print(f"{name}: {old.get(name)} before, {here[name]} now: what follows may differ in its last bits")
+    changes = [change for name in here for change in differences(old.get(name), here[name])]
+    if changes and not options["quiet"]:
+        print(f"since the checkpoint: {', '.join(changes)}; what follows may differ in its last bits")
     config = {name: value for name, value in {**new, **here}.items() if name not in ("quiet", "debug")}
-    with saving.open_store(run, {**settings.options, "checkpoints": True}, config) as store:
+    with saving.open_store(run, settings.options, config) as store:
+        strange = [step for step in store.steps() if step % size]
+        if strange:
+            raise BadInput(f"{run}: its checkpoint of step {strange[-1]} is not from the end of a chunk of {size}")
         return train(settings, run, started, Resumed(store, config, new["steps"] > old["steps"]))
 
 
@@ -77,8 +81,8 @@ def read_config(run: pathlib.Path) -> dict[str, Any]:
 
     if not (run / CHECKPOINTS).is_dir():
         why = "has no checkpoints" if run.is_dir() else "is not a run directory"
-        raise BadInput(f"--resume {run}: {why}")
-    with bad_input(ValueError, OSError, what=f"--resume {run}"):
+        raise BadInput(f"{run}: {why}")
+    with bad_input(ValueError, OSError, what=str(run)):
         config = checkpoints.read_config(run / CHECKPOINTS)
     kinds = {"agent": str, "env": dict, "static": dict, "hparams": dict, "offline": bool, "plays": bool}
     kinds |= {"requested_steps": int, "steps": int, "updates_per_chunk": int, "num_envs": int, "unroll_length": int}
@@ -86,9 +90,14 @@ def read_config(run: pathlib.Path) -> dict[str, Any]:
     for name, kind in kinds.items():
         value = config.get(name) if isinstance(config, dict) else None
         if type(value) is not kind or (kind is int and not 0 < value < 2**63):
-            raise BadInput(f"--resume {run}: the checkpoint is not of a run: its {name} is {shown(value)}")
+            raise BadInput(f"{run}: the checkpoint is not of a run: its {name} is {shown(value)}")
+    large = ("requested_steps", "steps", "seed", "checkpoint_steps")
+    with bad_input(ValueError):
+        require_modest({name: x for name, x in config.items() if name not in large}, f"{run}: its checkpoint")
+    if not all(name in FROM_FILES and type(config.get(name)) is str for name in config["files"]):
+        raise BadInput(f"{run}: the checkpoint is not of a run: its files are {shown(config['files'])}")
     if type(config["env"].get("name")) is not str or type(config["env"].get("params")) is not dict:
-        raise BadInput(f"--resume {run}: the checkpoint is not of a run: its env is {shown(config['env'])}")
+        raise BadInput(f"{run}: the checkpoint is not of a run: its env is {shown(config['env'])}")
     return config
 
 
@@ -141,32 +150,31 @@ def read_settings(config: dict[str, Any], run: Any, names: Iterable[str] = (), e
 
     agent_name, env_name = config["agent"], config["env"]["name"]
     if list(names) not in ([], [agent_name], [agent_name, env_name]):
-        raise BadInput(f"--resume {run}: a run of {agent_name} {env_name}, not of {' '.join(names)}")
+        raise BadInput(f"{run}: a run of {agent_name} {env_name}, not of {' '.join(names)}")
     if agent_name not in DEFAULTS:
-        raise BadInput(f"--resume {run}: no agent is called {shown(agent_name)}")
+        raise BadInput(f"{run}: no agent is called {shown(agent_name)}")
     if env is None and ":" in env_name and len(list(names)) < 2 and config["plays"]:
         # A file must not choose code to run: MODULE:NAME could be any function of any module.
-        raise BadInput(
-            f"--resume {run}: trained in {env_name}, which is code: write jaxrl train {agent_name} {env_name} --resume"
-        )
+        again = f"jaxrl train {agent_name} {env_name} --resume {run}, or jaxrl.restore(run, env)"
+        raise BadInput(f"{run}: trained in {shown(env_name)}, which is code: give it again, as in {again}")
     for name, digest in config["files"].items():
         if fingerprint(config[name]) != digest:
-            raise BadInput(f"--resume {run}: --{name} {config[name]} is not the file that the run began with")
+            raise BadInput(f"{run}: --{name} {config[name]} is not the file that the run began with")
     try:
         settings = train.resolve(scene(config, env), lambda flags: command_line(flags, config))
         found = json.loads(json.dumps(run_directory.settings_json(run_directory.description(settings))))
     except BadInput as error:
-        raise BadInput(f"--resume {run}: {error}") from None
+        raise BadInput(f"{run}: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"--resume {run}: the checkpoint's configuration lacks {error}") from None
+        raise BadInput(f"{run}: the checkpoint's configuration lacks {error}") from None
     for name in ("static", "hparams"):  # names that this agent does not have, values that became others
         wrong = [k for k in {**found[name], **config[name]} if found[name].get(k) != config[name].get(k)]
         if wrong:
             raise BadInput(
-                f"--resume {run}: {name} {wrong[0]} is {shown(config[name].get(wrong[0]))} in the checkpoint, and "
+                f"{run}: {name} {wrong[0]} is {shown(config[name].get(wrong[0]))} in the checkpoint, and "
                 f"{shown(found[name].get(wrong[0]))} here: written by jaxrl {shown(config['versions'].get('jaxrl'))}"
             )
-    return settings._replace(options={**settings.options, **config, "out": str(run)})
+    return settings._replace(options={**settings.options, "updates_per_chunk": config["updates_per_chunk"]})
 
 
 def scene(config: dict[str, Any], env: Any) -> Any:
@@ -230,11 +238,17 @@ def steps_per_update(config: dict[str, Any]) -> int:
     return 1 if config["offline"] else config["num_envs"] * config["unroll_length"]
 
 
+def differences(old: Any, new: dict[str, Any]) -> list[str]:
+    """What is another than it was, as in "jax 0.10.2 -> 0.11.0"."""
+    old = old if isinstance(old, dict) else {}
+    return [f"{name} {shown(old.get(name))} -> {shown(value)}" for name, value in new.items() if old.get(name) != value]
+
+
 def finished(run: pathlib.Path) -> int | None:
     """Steps of a run that came to its end, or was stopped there, by its result.json."""
     try:
-        return int(json.loads((run / "result.json").read_text())["steps"])
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return int(read_json_file(run / "result.json")["steps"])
+    except (OSError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -86,7 +86,7 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
         else:
             progress = Progress(None, started)
             saver = saving.Saver(resumed.store, options)
-            saver.restore(progress, out, resumed, program, traced.template, fresh)
+            saver.restore(progress, out, resumed, traced.template, fresh)
             say(f"resumed after {progress.steps:,} {program.unit}")
         progress.compile_seconds += compile_seconds
         with signals() as received:
@@ -126,8 +126,8 @@ def go_on(
     options, sizes = settings.options, None
     if settings.dataset is None:
         sizes = (options["unroll_length"], options["num_envs"])
-    name, num_chunks, diverged = f"{settings.agent_name} in {settings.env_name}", program.total, None
-    num_chunks = program.total // program.chunk_steps
+    name, num_chunks = f"{settings.agent_name} in {settings.env_name}", program.total // program.chunk_steps
+    diverged, behind = None, False
     while progress.steps < program.total and not received:
         data = program.draw(progress.steps // program.chunk_steps)
         with bad_input(jax.errors.JaxRuntimeError, what=name):
@@ -135,14 +135,14 @@ def go_on(
             (state, metrics, problem), seconds = compilation.timed(call)
         problem = problem or health.problem(metrics, progress.steps, sizes, state)
         if problem:
-            return problem + where(traced, progress.state, data) * options["debug"]
+            return problem + (where(traced, progress.state, data) if options["debug"] else "")
         progress.state = state
         progress.steps += program.chunk_steps
         progress.seconds += seconds
         rate = program.chunk_steps / seconds
         row = run_directory.row(health.without_checks(metrics), progress.steps, progress.seconds, rate)
         progress.rows.append(row)
-        run_directory.append(out, row)
+        behind = log(out, progress.rows, behind)
         if not options["quiet"]:
             done = progress.steps // program.chunk_steps
             report.progress(row, program.total, done, num_chunks, program.unit)
@@ -151,6 +151,25 @@ def go_on(
         if saver.due(progress.steps):
             saver.save(state, progress.steps, progress.notes(), row.get("episode/return"))
     return None
+
+
+def log(out: pathlib.Path, rows: list[dict], behind: bool) -> bool:
+    """Adds the last line to metrics.jsonl, or all of them where an earlier one failed; returns whether that did.
+
+    A full disk must not end a run, and may be full for a while only.
+    """
+    from jaxrl.cli import saving
+
+    try:
+        if behind:
+            saving.write_rows(out, rows)
+        else:
+            run_directory.append(out, rows[-1])
+    except OSError as error:
+        if not behind:
+            saving.warn(f"{out / 'metrics.jsonl'}: {error.strerror}; the run goes on, and writes it again later")
+        return True
+    return False
 
 
 def advance(chunk: Any, state: Any, data: Any, debug: bool) -> tuple[Any, dict, str | None]:

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from jaxrl.cli import programs, run_directory
-from jaxrl.cli.errors import BadInput, bad_input
+from jaxrl.cli.errors import bad_input
 
 
 class Saver:
@@ -43,7 +43,7 @@ class Saver:
         self._store.save(steps, self._kept(state), notes={**notes, "score": score}, score=score)
         self._steps, self._time = steps, time.monotonic()
 
-    def restore(self, progress: Any, out: pathlib.Path, resumed: Any, program: Any, template: Any, fresh: Any) -> None:
+    def restore(self, progress: Any, out: pathlib.Path, resumed: Any, template: Any, fresh: Any) -> None:
         """Takes the newest good checkpoint; metrics after it go, and the run's files are ready for what follows.
 
         Args:
@@ -51,13 +51,11 @@ class Saver:
           template: shapes of the state; fresh: a first state, where checkpoints leave replay buffers out.
 
         Raises:
-          BadInput: if no checkpoint is good, or it is of another run.
+          BadInput: if no checkpoint is good, or it is of another state.
         """
-        with bad_input(ValueError, OSError, what=f"--resume {out}"):
+        with bad_input(ValueError, OSError, what=str(out)):
             restored = self._store.restore(self._kept(template))
         steps, notes, state = restored.step, restored.notes, restored.state
-        if steps % program.chunk_steps:
-            raise BadInput(f"--resume {out}: step {steps} is not the end of a chunk of {program.chunk_steps}")
         if resumed.extended:  # first, so that a kill from now on does not shorten the run again
             self._store.save(steps, state, notes=notes, score=number(notes.get("score")))
         progress.state = state if self._options["checkpoint_replay"] else programs.with_buffers(state, fresh)
@@ -65,7 +63,7 @@ class Saver:
         progress.seconds = number(notes.get("seconds")) or 0.0
         progress.compile_seconds = number(notes.get("compile_seconds")) or 0.0
         progress.started -= number(notes.get("wall_seconds")) or 0.0
-        with bad_input(OSError, what=f"--resume {out}"):
+        with bad_input(OSError, what=str(out)):
             progress.rows = go_back(out, steps, resumed.config)
 
     def wait(self) -> None:
@@ -83,15 +81,20 @@ class Saver:
 
 def go_back(out: pathlib.Path, steps: int, config: dict[str, Any]) -> list[dict]:
     """Makes the directory what it was after a step; returns the lines of metrics.jsonl up to there."""
-    from jaxrl.policy_file import write_atomically
-
     rows = read_rows(out, steps)
-    write_atomically(out / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+    write_rows(out, rows)
     (out / "result.json").unlink(missing_ok=True)
     for path in filter(run_directory.is_unfinished, list(out.iterdir())):
         path.unlink()
     run_directory.write_config(out, config)
     return rows
+
+
+def write_rows(out: pathlib.Path, rows: list[dict]) -> None:
+    """metrics.jsonl anew."""
+    from jaxrl.policy_file import write_atomically
+
+    write_atomically(out / "metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
 
 def read_rows(out: pathlib.Path, steps: int) -> list[dict]:
