@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jaxrl.loop import offline, online, run
     from jaxrl.policy_file import load
     from jaxrl.runs import restore
+    from jaxrl.sweeps import sweep
     from jaxrl.types import Agent, Env, Loop, Network, Policy, TimeStep, Transition
 
 __version__ = "0.1.0"
@@ -71,6 +72,7 @@ _NAMES = {
     "load": "jaxrl.policy_file",
     "restore": "jaxrl.runs",
     "rollout": "jaxrl.interaction",
+    "sweep": "jaxrl.sweeps",
     **dict.fromkeys(("Agent", "Env", "Loop", "Network", "Policy", "TimeStep", "Transition"), "jaxrl.types"),
 }
 

@@ -15,7 +15,7 @@ RANKS = [
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
     {"action_values", "buffers", "exploration"},
-    {"interaction", "evaluation", "loop", "data"},
+    {"interaction", "evaluation", "loop", "data", "sweeps"},
     {"transforms"},
     {"agents"},
     {"combinators"},
