@@ -1,7 +1,8 @@
 """`check_env(env)`: does an environment keep the contract of `jaxrl.types`? Each problem is one line.
 
 First everything that tracing tells (`jaxrl.envs.check_trace`: structures, shapes, dtypes, key reuse; nothing is
-compiled), then a short run of random actions in one compiled program, judged on the host (`jaxrl.envs.check_run`).
+compiled), then a short run of random actions in one compiled program, judged on the host (`jaxrl.envs.check_run`, and
+`jaxrl.envs.check_silent` for counters and indices).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def problems(env: Env, *, num_steps: int = 64, key: Array | None = None) -> list
     Looked at: the bundle (kinds, signatures, static spaces, numeric params); whether `reset` and `step` can be traced
     and mapped (over params too), use no key twice, and give the same program when traced again; what they return,
     against the spaces and against each other; then, in a run, whether values are finite and inside the space, whether
-    a second run is the same, and whether a step resets by itself.
+    a second run is the same, whether a step resets by itself, whether a counter in the state would wrap or stand still
+    before it ends an episode, and whether an index is out of its array.
 
     Args:
       num_steps: length of the run; what happens at ends of episodes is seen only if there are some within it.

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.envs import check_silent
 from jaxrl.types import Array, Env, PyTree, TimeStep, is_last
 
 _NUM_ENVS = 4
@@ -40,8 +41,9 @@ class Rows(NamedTuple):
 
 
 def problems(env: Env, num_steps: int, key: Array) -> list[str]:
-    play = jax.jit(lambda key, params: _play(env, num_steps, key, params), compiler_options=_options())
-    rows, again = (play(key, env.params) for _ in range(2))
+    play = jax.jit(lambda *arguments: _play(env, num_steps, *arguments), compiler_options=_options())
+    held = check_silent.nothing_held(jax.eval_shape(env.reset, key, env.params)[0])
+    rows, again = (play(key, env.params, held) for _ in range(2))
     if any(_array(a).tobytes() != _array(b).tobytes() for a, b in zip(jax.tree.leaves(rows), jax.tree.leaves(again))):
         return ["reset or step gives two results for the same key (a host callback with its own state?)"]
     found = [
@@ -52,17 +54,27 @@ def problems(env: Env, num_steps: int, key: Array) -> list[str]:
     if not np.all(np.isfinite(reward)):
         index = tuple(np.argwhere(~np.isfinite(reward))[0])
         found.append(f"step: reward is {reward[index]} at step {rows.age[index[:2]] + 1} of an episode, must be finite")
-    return found or _resets(env, rows, key)
+    found = found or _resets(env, rows, key)
+    last = None if found else check_silent.last_counts(rows)
+    if last is not None:
+        runs = (play(key, env.params, held) for held in (last, check_silent.one_less(last)))
+        found = check_silent.counters(*runs, last)
+    return found or check_silent.indices(env, rows, key)
 
 
-def _play(env: Env, num_steps: int, key: Array, params: PyTree) -> Rows:
-    """Random actions in `_NUM_ENVS` environments; resets where an episode ended, as a rollout does."""
+def _play(env: Env, num_steps: int, key: Array, params: PyTree, held: list) -> Rows:
+    """Random actions in `_NUM_ENVS` environments; resets where an episode ended, as a rollout does.
+
+    Args:
+      held: leaves of the state that are set to a value before every step.
+    """
     start_key, *keys = jax.random.split(key, 4)
     reset = jax.vmap(env.reset, in_axes=(0, None))
     step = jax.vmap(env.step, in_axes=(0, 0, 0, None))
 
     def one(carry, keys):
-        first, before, age = carry
+        first, (state, observation), age = carry
+        before = check_silent.hold(state, held), observation
         action_keys, step_keys, reset_keys = keys
         action = jax.vmap(lambda k, o: _action(env, k, o))(action_keys, before[1])
         after, timestep = step(step_keys, before[0], action, params)
@@ -92,7 +104,23 @@ def _action(env: Env, key: Array, observation: PyTree) -> PyTree:
     if isinstance(env.action_space, spaces.Discrete) and isinstance(observation, dict) and "action_mask" in observation:
         legal = jnp.where(observation["action_mask"], 0.0, -1e9)
         return jax.random.categorical(key, legal).astype(env.action_space.dtype)
-    return env.action_space.sample(key)
+    return _sample(env.action_space, key)
+
+
+def _sample(space: spaces.Space, key: Array) -> PyTree:
+    """A random member of a space; an entry of a box is at a bound in one draw of four, where it has one."""
+    if isinstance(space, spaces.Dict):
+        return {name: _sample(s, k) for (name, s), k in zip(space.items, jax.random.split(key, len(space.items)))}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_sample(s, k) for s, k in zip(space.spaces, jax.random.split(key, len(space.spaces))))
+    if not isinstance(space, spaces.Box):
+        return space.sample(key)
+    key, corner_key = jax.random.split(key)
+    low, high = space.bounds()
+    draw = jax.random.randint(corner_key, space.shape, 0, 8)
+    x = space.sample(key)
+    x = jnp.where((draw == 0) & jnp.isfinite(low), low.astype(x.dtype), x)
+    return jnp.where((draw == 1) & jnp.isfinite(high), high.astype(x.dtype), x)
 
 
 # Values --------------------------------------------------------------------------------------------------------------

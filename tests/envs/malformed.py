@@ -230,7 +230,101 @@ def box(*arguments, **keywords):
     return walk()._replace(observation_space=spaces.Box(*arguments, **keywords))
 
 
+def counting(dtype, limit=jnp.inf):
+    """A walk that goes nowhere, with a counter of its own."""
+    env = walk()._replace(params=Params(jnp.float32(1e6)))
+
+    def change(key, count, ts):
+        count = count + jnp.ones((), dtype)
+        return count, ts._replace(truncated=count.astype(jnp.float32) >= limit, observation=jnp.zeros(2))
+
+    def reset(key, params):
+        (state, count), observation = wrapped.reset(key, params)
+        return (state, count), observation * 0
+
+    wrapped = extended(lambda key: jnp.zeros((), dtype), change)
+    return wrapped._replace(reset=reset, params=env.params)
+
+
+def table(entries, actions):
+    """A reward from a table that is too short for some actions."""
+    env = walk()
+
+    def step(key, state, action, params):
+        state, ts = env.step(key, state, jnp.minimum(action, 2), params)
+        return state, ts._replace(reward=jnp.arange(entries, dtype=jnp.float32)[action])
+
+    return env._replace(step=step, action_space=spaces.Discrete(actions))
+
+
+def lookup(read):
+    """`read(time)` of a state whose time is at most 12."""
+
+    def change(key, state, ts):
+        return state, ts._replace(reward=ts.reward + read(state.time))
+
+    return after_step(change)
+
+
+def written(where):
+    """A visit count that is written at a place that is out of the array."""
+    return extended(lambda key: jnp.zeros(4), lambda key, seen, ts: (seen.at[where].add(1.0), ts))
+
+
+def continuous(reward=lambda a: a, observation=None):
+    """The walk with actions in [-1, 1]."""
+    env = walk()
+
+    def step(key, state, action, params):
+        state, ts = env.step(key, state, 1 + action, params)
+        ts = ts._replace(reward=jnp.float32(reward(action)))
+        return state, ts if observation is None else ts._replace(observation=observation(action, ts.observation))
+
+    return env._replace(step=step, action_space=spaces.Box(-1.0, 1.0))
+
+
+def batched():
+    """Eight walks in one: what a vectorised environment returns."""
+    env = walk()
+    eight = jax.vmap(env.reset, (0, None)), jax.vmap(env.step, (0, 0, None, None))
+
+    def reset(key, params):
+        return eight[0](jax.random.split(key, 8), params)
+
+    def step(key, state, action, params):
+        state, ts = eight[1](jax.random.split(key, 8), state, action, params)
+        return state, ts._replace(reward=ts.reward[:, None])
+
+    return env._replace(reset=reset, step=step, observation_space=spaces.Box(-1.0, 1.0, (8, 2)))
+
+
 CASES = {
+    # what JAX does in silence
+    "a counter of 8 bits": (lambda: counting(jnp.int8), "int8, which wraps from 127 to -128"),
+    "a counter of 8 bits without a sign": (lambda: counting(jnp.uint8), "uint8, which wraps from 255 to 0"),
+    "a counter of 16 bits": (lambda: counting(jnp.int16), "int16, which wraps from 32767 to -32768"),
+    "a limit beyond what a counter can hold": (lambda: counting(jnp.int8, 200), "int8, which wraps from 127"),
+    "a counter of float32": (lambda: counting(jnp.float32), "float32, which cannot count beyond 16777216"),
+    "a limit that a float never reaches": (lambda: counting(jnp.float32, 2e7), "cannot count beyond 16777216"),
+    "a counter of float16": (lambda: counting(jnp.float16), "float16, which cannot count beyond 2048"),
+    "a counter of bfloat16": (lambda: counting(jnp.bfloat16), "bfloat16, which cannot count beyond 256"),
+    "more actions than the table has": (lambda: table(3, 5), "step: indexes out of bounds, for array of shape (3,)"),
+    "a table that is shorter than time": (lambda: lookup(lambda t: jnp.zeros(8)[t]), "step: indexes out of bounds"),
+    "a slice beyond the end": (
+        lambda: lookup(lambda t: jax.lax.dynamic_slice(jnp.zeros(8), (t,), (4,)).sum()),
+        "step: indexes out of bounds",
+    ),
+    "a write beyond the end": (lambda: written(9), "step: indexes out of bounds, for array of shape (4,)"),
+    "NaN where an action is at its bound": (
+        lambda: continuous(reward=lambda a: a / jnp.sqrt(1 - a)),
+        "of an episode, must be finite",
+    ),
+    "infinity where an action is at its bound": (lambda: continuous(reward=lambda a: 1 / (1 + a)), "reward is inf"),
+    "an observation that leaves its space at a bound": (
+        lambda: continuous(observation=lambda a, o: o.at[0].set(1.5 * a * (jnp.abs(a) >= 1))),
+        "outside its space [-1.0, 1.0]",
+    ),
+    "reward of shape (8, 1)": (batched, "reward has shape (8, 1)"),
     # the bundle
     "not an environment": (lambda: object(), "must be a jaxrl.types.Env"),
     "a plain tuple": (lambda: tuple(walk()), "must be a jaxrl.types.Env"),

@@ -189,7 +189,42 @@ def masked_walk():
     return small(lambda key: (jnp.float32(0.0), observe(jnp.float32(0.0))), step, space, spaces.Discrete(2))
 
 
-ODD = (home, lap, phase, out_and_back, contexts, stateless, key_in_state, absorbing, two_agents, masked_walk)
+def long_clock():
+    """An int8 clock that ends episodes before it wraps, a float32 one that saturates, and the last entry of a table."""
+
+    def step(key, state, action):
+        clock, time = state
+        clock, time = clock + jnp.int8(1), jnp.minimum(time + 1.0, 1e4)
+        return (clock, time), jnp.linspace(-1.0, 1.0, 101)[clock], False, clock >= 100
+
+    return small(lambda key: ((jnp.int8(0), jnp.float32(0.0)), jnp.float32(-1.0)), step)
+
+
+def saturating():
+    """Counters that stay at their last values; nothing ever ends."""
+
+    def step(key, state, action):
+        narrow, wide = state
+        narrow = jnp.where(narrow < 127, narrow + jnp.int8(1), narrow)
+        return (narrow, wide + 1), jnp.float32(0.0), False, False
+
+    return small(lambda key: ((jnp.int8(0), jnp.int32(0)), jnp.float32(0.0)), step)
+
+
+ODD = (
+    long_clock,
+    saturating,
+    home,
+    lap,
+    phase,
+    out_and_back,
+    contexts,
+    stateless,
+    key_in_state,
+    absorbing,
+    two_agents,
+    masked_walk,
+)
 
 
 @pytest.mark.parametrize("make", [malformed.walk, *ODD], ids=lambda f: f.__name__)
