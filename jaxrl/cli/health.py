@@ -44,7 +44,7 @@ def problem(metrics: dict[str, np.ndarray], steps_before: int, sizes: tuple[int,
     for rank, (name, values) in enumerate(without_checks(metrics).items()):
         bad = ~np.isfinite(values)
         if bad.any() and not name.startswith("episode/"):  # those are sums of rewards, found above
-            update = int(np.flatnonzero(bad)[0])
+            update = int(np.flatnonzero(bad.reshape(len(bad), -1).any(-1))[0])  # [updates, P] of a population
             found.append((update, 0, rank, f"metric {name}", _update(update, steps_before, sizes), int(bad.sum())))
     bad = {name: int(np.sum(~np.isfinite(x))) for name, x in _on_host(parameters(learner_state(state.agent)))}
     bad = {name: count for name, count in bad.items() if count}
