@@ -134,6 +134,8 @@ def test_a_killed_run_of_a_replay_learner(stopped, run):
     assert [json.loads(row)["steps"] for row in rows][-1] == 96  # beyond its last checkpoint
     assert train("dqn", "toys:clock", "--resume", run, "--quiet") == 0
     assert ending(run, toys()) == ending(stopped / "whole", toys())
+    seconds = [json.loads(row)["seconds"] for row in (run / "metrics.jsonl").read_text().splitlines()]
+    assert np.all(np.diff(seconds) > 0)
     before = ending(run, toys())
     assert train("dqn", "toys:clock", "--resume", run, "--quiet") == 0 and ending(run, toys()) == before
 
@@ -322,6 +324,14 @@ FORGED = [
     (dict(updates_per_chunk=3), "step 64 is not from the end of a chunk of 48"),
     (dict(steps=None), "its steps is None"),
     (dict(versions=[]), "its versions is []"),
+    (dict(episodes="6"), "its episodes is '6'"),
+    (dict(keep=0), "its keep is 0"),
+    (dict(checkpoint_steps=-1), "its checkpoint_steps is -1"),
+    (dict(checkpoint_minutes="5"), "its checkpoint_minutes is '5'"),
+    (dict(checkpoint_minutes=-5.0), "--checkpoint-minutes is -5.0"),
+    (dict(checkpoint_replay=3), "replay"),
+    (dict(plays=False), "its plays is False"),
+    (dict(offline=True, plays=False), "batch_size"),
     (dict(files={"dataset": "0" * 64}), "its files are"),
     (dict(files={"demonstrations": "0" * 64}, demonstrations="/dev/zero"), "/dev/zero: there is no such file"),
     (dict(demonstrations="/etc/passwd"), "passwd"),
@@ -337,6 +347,20 @@ def test_a_forged_configuration_ends_in_one_line(run, capsys, changes, message):
     assert train("dqn", "toys:clock", "--resume", "run", "--quiet") == 2
     out, err = capsys.readouterr()
     assert message in err and err.count("\n") == 1 and "Traceback" not in err and out == ""
+
+
+def test_no_checkpoint_chooses_code(run, folder, capsys):
+    (folder / "sneaky.py").write_text("open('executed', 'w')\n")
+    for changes in ({}, {"plays": False}, {"plays": False, "offline": True, "dataset": "d.npz", "window": 0}):
+        forge(run, env__name="sneaky:make", **changes)
+        for names in ([], ["dqn"]):
+            assert train(*names, "--resume", "run") == 2
+        with pytest.raises(ValueError):
+            jaxrl.restore("run")
+    assert not (folder / "executed").exists()
+    assert train("dqn", "sneaky:make", "--resume", "run") == 2  # who names it means it
+    assert (folder / "executed").exists()
+    capsys.readouterr()
 
 
 def test_values_of_a_configuration_have_the_types_of_flags(run):

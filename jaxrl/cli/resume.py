@@ -86,16 +86,19 @@ def read_config(run: pathlib.Path) -> dict[str, Any]:
         config = checkpoints.read_config(run / CHECKPOINTS)
     kinds = {"agent": str, "env": dict, "static": dict, "hparams": dict, "offline": bool, "plays": bool}
     kinds |= {"requested_steps": int, "steps": int, "updates_per_chunk": int, "num_envs": int, "unroll_length": int}
+    kinds |= {"episodes": int, "keep": int, "checkpoint_steps": int, "checkpoint_minutes": float}
     kinds |= {"versions": dict, "files": dict}
     for name, kind in kinds.items():
-        value = config.get(name) if isinstance(config, dict) else None
-        if type(value) is not kind or (kind is int and not 0 < value < 2**63):
+        value = config.get(name)
+        if type(value) is not kind or (kind is int and not int(name != "checkpoint_steps") <= value < 2**63):
             raise BadInput(f"{run}: the checkpoint is not of a run: its {name} is {shown(value)}")
     large = ("requested_steps", "steps", "seed", "checkpoint_steps")
     with bad_input(ValueError):
         require_modest({name: x for name, x in config.items() if name not in large}, f"{run}: its checkpoint")
     if not all(name in FROM_FILES and type(config.get(name)) is str for name in config["files"]):
         raise BadInput(f"{run}: the checkpoint is not of a run: its files are {shown(config['files'])}")
+    if not config["plays"] and not config["offline"]:
+        raise BadInput(f"{run}: the checkpoint is not of a run: its plays is False")
     if type(config["env"].get("name")) is not str or type(config["env"].get("params")) is not dict:
         raise BadInput(f"{run}: the checkpoint is not of a run: its env is {shown(config['env'])}")
     return config
@@ -123,7 +126,7 @@ def read_options(config: dict[str, Any], argv: list[str], run: pathlib.Path) -> 
     for token in argv:
         name = option(token.partition("=")[0].removeprefix("--no-").removeprefix("--"))
         if token.startswith("--") and f"--{name}" not in [*known, "--help"]:
-            raise BadInput(f"--resume goes on with the settings of {run}: {token.partition('=')[0]} would change the")
+            raise BadInput(f"--resume goes on with the settings of {run}, which {token.partition('=')[0]} would change")
     options = parse(flags, argv, "jaxrl train --resume RUN", "Goes on with a run, to the bit.")
     train.check_schedule(options)
     if options["episodes"] < 1:
@@ -165,8 +168,8 @@ def read_settings(config: dict[str, Any], run: Any, names: Iterable[str] = (), e
         found = json.loads(json.dumps(run_directory.settings_json(run_directory.description(settings))))
     except BadInput as error:
         raise BadInput(f"{run}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{run}: the checkpoint's configuration lacks {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{run}: the checkpoint's configuration is not right: {error!r}") from None
     for name in ("static", "hparams"):  # names that this agent does not have, values that became others
         wrong = [k for k in {**found[name], **config[name]} if found[name].get(k) != config[name].get(k)]
         if wrong:
