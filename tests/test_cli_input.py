@@ -1,5 +1,6 @@
 """The command line: bad input of every kind, flags, help and lists."""
 
+import pathlib
 import re
 import subprocess
 import sys
@@ -10,97 +11,19 @@ import pytest
 from jaxrl.cli import flags, main
 from jaxrl.types import Wrapped
 
-TRAIN = "train ppo toys:clock --steps 64 --num-envs 4 --unroll-length 8 --widths 8"
-BAD = {
-    "": "no command",
-    "trian": "'trian'",
-    "--hlep": "'--hlep'",
-    "train": "train AGENT ENV",
-    "train ppo": "train AGENT ENV",
-    "train --seed 3 ppo CartPole-v1": "train AGENT ENV",
-    "train scc CartPole-v1": "'scc'",
-    "train sac CartPole-v1": "needs a bounded Box",
-    "train bc CartPole-v1": "learns from a dataset alone",
-    "train dqn CartPole-v1 --buffer-size 9000000000": "capacity is 9000000000, must be <= 2**30",
-    "train dqn CartPole-v1 --min-buffer-size 200000": "min_size is 200000, must be <= capacity",
-    "train iql --dataset nowhere.npz": "nowhere.npz: there is no such file",
-    "train dqn CartPole-v1 --init-from nowhere": "nowhere/learner.safetensors: there is no such file",
-    "train ppo CartPol-v1": "'CartPole-v1'",
-    "train ppo CartPole-v1 --env.gravty 3": "gravity",
-    "train ppo CartPole-v1 --env.gravity abc": "gravity",
-    "train ppo CartPole-v1 --env.gravity": "--env.gravity",
-    "train ppo CartPole-v1 --env.gravity 1 --env.gravity 2": "twice",
-    "train ppo no_such_module:make": "no_such_module",
-    "train ppo toys:nothing": "'nothing'",
-    "train ppo :make": "MODULE:NAME",
-    "train ppo toys:": "MODULE:NAME",
-    "train ppo toys:jax": "module",
-    "train ppo toys:CounterState": "CounterState",
-    "train ppo toys:clock --env.size 3": "size",
-    "train ppo broken:syntax": "SyntaxError",
-    "train ppo broken_env:raises": "deliberate",
-    "train ppo broken_env:step": "deliberate",
-    "train ppo broken_env:env --env.size 3": "--env.size",
-    f"{TRAIN} --stpes 64": "did you mean --steps",
-    f"{TRAIN} --hparams.learning-rat 1": "--hparams.learning-rate",
-    f"{TRAIN} --steps x": "--steps",
-    f"{TRAIN} --steps": "--steps",
-    f"{TRAIN} --steps 31": "less than one update: 32",
-    f"{TRAIN} --steps -5": "less than one update",
-    f"{TRAIN} --num-envs 0": "--num-envs is 0",
-    f"{TRAIN} --unroll-length -1": "--unroll-length is -1",
-    f"{TRAIN} --reset-pool -1": "reset_pool is -1",
-    f"{TRAIN} --episodes 0": "--episodes is 0",
-    f"{TRAIN} --seed -1": "--seed is -1",
-    f"{TRAIN} --num-minibatches 7": "num_minibatches is 7",
-    f"{TRAIN} --num-epochs 0": "num_epochs is 0",
-    f"{TRAIN} --widths a": "--widths",
-    f"{TRAIN} --widths 0": "widths",
-    f"{TRAIN} --activation sigmoidal": "sigmoidal",
-    f"{TRAIN} --normalize-advantage sometimes": "sometimes",
-    f"{TRAIN} --hparams.learning-rate fast": "--hparams.learning-rate",
-    f"{TRAIN} --hparams.discount 1.5": "--hparams.discount is 1.5, must be in [0, 1]",
-    f"{TRAIN} --hparams.clip nan": "--hparams.clip is nan",
-    f"{TRAIN} --hparams.clip -0.1": "must be > 0",
-    f"{TRAIN} extra": "extra",
-    f"{TRAIN} --out taken": "taken exists",
-    f"{TRAIN} --out file": "file exists",
-    f"{TRAIN} --out file --overwrite": "not a run directory",
-    f"{TRAIN} --out file/below": "cannot be made",
-    "evaluate": "evaluate RUN",
-    "evaluate --episodes 3": "evaluate RUN",
-    "evaluate nowhere": "nowhere: there is no such file",
-    "evaluate taken": "policy.safetensors: there is no such file",
-    "evaluate file": "not a readable safetensors file",
-    "evaluate file --episodes 0": "--episodes is 0",
-    "evaluate file --max-steps 0": "--max-steps is 0",
-    "evaluate file --seed -3": "--seed is -3",
-    "evaluate file --env.length 3": "--env NAME",
-    "evaluate file --env nope": "'nope'",
-    "list": "agents or envs",
-    "list agent": "agents or envs",
-    "check-env": "MODULE:NAME",
-    "check-env no_such_module:make": "no_such_module",
-    "check-env NoSuchEnv": "'NoSuchEnv'",
-    "doctor --fix": "--render",
-}
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks" / "reliability"))
+
+import command_lines  # noqa: E402
 
 
-@pytest.mark.parametrize("command", BAD)
+@pytest.mark.parametrize("command", command_lines.BAD)
 def test_bad_input_is_one_line_and_status_2(folder, capsys, command):
-    (folder / "taken").mkdir()
-    (folder / "file").write_text("text")
-    (folder / "broken.py").write_text("def (:")
-    (folder / "broken_env.py").write_text(
-        "from toys import clock\n"
-        "def fail(*args): raise RuntimeError('deliberate\\nand long')\n"
-        "env, step, raises = clock(), clock()._replace(step=fail), fail\n"
-    )
+    command_lines.make_folder(folder)
     before = sorted(folder.rglob("*"))
     assert main(command.split()) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("jaxrl: ") and captured.err.count("\n") == 1
-    assert BAD[command] in captured.err
+    assert command_lines.BAD[command] in captured.err
     assert "Traceback" not in captured.err + captured.out
     assert [p for p in sorted(folder.rglob("*")) if "__pycache__" not in str(p)] == before
 

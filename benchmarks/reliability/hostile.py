@@ -93,7 +93,7 @@ def attempt(name: str, folder: pathlib.Path, base: pathlib.Path, events: list[st
     sys.path[:] = path
     seen = list(events)
     text = said.read_text(errors="replace")
-    trap = (folder / "trap").exists() or "evil_module" in sys.modules
+    trap = (folder / "trap").exists() or sys.modules.pop("evil_module", None) is not None
     return judge(name, status, text, time.perf_counter() - started, peak() - before, seen, trap)
 
 
@@ -160,6 +160,7 @@ def outcomes(names: list[str], together: bool) -> list[Outcome]:
             found += [Outcome(**json.loads(line)) for line in lines]
             if len(lines) < len(group):
                 found.append(Outcome(group[len(lines)], "", 0.0, 0.0, [reason]))
+                found += outcomes(group[len(lines) + 1 :], together) if group[len(lines) + 1 :] else []
     return found
 
 

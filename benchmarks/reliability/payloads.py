@@ -12,6 +12,7 @@ import shutil
 import struct
 import zipfile
 
+import command_lines
 import numpy as np
 
 from jaxrl import checkpoints, data
@@ -44,25 +45,23 @@ STATE = {"w": np.arange(6, dtype=np.float32), "n": np.arange(3, dtype=np.int32)}
 
 def make_base(folder: pathlib.Path) -> None:
     """A sound run and sound datasets, of which payloads are made."""
-    import jax
-
-    from jaxrl import envs, make_agent
+    from jaxrl.cli import main
     from jaxrl.cli.flags import named_numbers
     from jaxrl.cli.run_directory import settings_json
-    from jaxrl.loop import example_data
-    from jaxrl.policy_file import save_policy
+    from jaxrl.policy_file import load
 
     run = folder / "run"
     run.mkdir(parents=True)
-    env = envs.make("CartPole-v1")
-    agent, hparams = make_agent("ppo", env, widths=(8,))
-    state = jax.jit(lambda key: agent.init(key, hparams, example_data(env, 2, 3)))(jax.random.key(0))
-    save_policy(run / POLICY, agent.actor(state), HEADER)
+    (run / POLICY).write_bytes(command_lines.policy())
+    agent, _ = load(run)
     sizes = {"num_envs": 2, "unroll_length": 3, "reset_pool": 0, "seed": 0}
     numbers = {name: float(value) for name, value, _ in named_numbers(agent.hparams)}
     (run / "config.json").write_text(json.dumps(settings_json({**sizes, "hparams": numbers})))
     data.write(folder / "d.safetensors", dataset())
     data.write(folder / "d.npz", dataset())
+    small = ["--widths", "8", "--num-epochs", "1", "--num-minibatches", "1", "--episodes", "1"]
+    assert main(["train", "ppo", *CARTPOLE, *small, "--quiet", "--out", str(folder / "begun")]) == 0
+    (folder / "begun" / "result.json").unlink()
     with checkpoints.Checkpoints(folder / "checkpoints", say=lambda line: None) as store:
         store.save(1, STATE)
 
@@ -384,6 +383,37 @@ def restore(folder):
     checkpoints.open_readonly(folder, say=lambda line: None).restore(STATE)
 
 
+def begun(change=None, result=None, flags=()):
+    """A payload: a run to be resumed, with the configuration in its checkpoint changed, or its result.json."""
+
+    def write(folder, base):
+        run = folder / "run"
+        shutil.copytree(base / "begun", run)
+        for path in (run / "checkpoints").glob("*.json"):
+            fields = manifest.read(path)
+            if change:
+                change(fields["config"])
+            path.write_bytes(manifest._bytes(fields))
+        if result:
+            result(run / "result.json")
+        return ["train", "--resume", str(run), "--quiet", *flags]
+
+    return write
+
+
+def resumed(**changes):
+    """A payload: a run of twice as many steps, with these changes to its configuration."""
+    return begun(lambda config: config.update({"steps": 8, "requested_steps": 8, **changes}))
+
+
+def resumed_env(name, /, **params):
+    return resumed(env={"name": name, "params": params})
+
+
+def resumed_setting(**fields):
+    return begun(lambda config: config["static"].update(fields))
+
+
 def whole_step(make):
     """A payload: something else in place of the folder of a step."""
 
@@ -538,6 +568,38 @@ PAYLOADS = {
         content=json.dumps(HANDLER).encode(),
     ),
     "checkpoint: a format that is not there": tree_metadata(use_ocdbt=False, use_zarr3=True),
+    # runs to be resumed
+    "resume: MODULE:NAME": resumed_env("evil_module:run"),
+    "resume: MODULE:NAME that cannot be played": begun(
+        lambda config: config.update(env={"name": "evil_module:run", "params": {}}, plays=False)
+    ),
+    "resume: a path for an environment": resumed_env("../../evil_module"),
+    "resume: an environment that is fetched": resumed_env("playground/PandaPickCube"),
+    "resume: params of 2**40": resumed_env("DeepSea-bsuite", size=2**40),
+    "resume: params that are a long list": resumed_env("CartPole-v1", gravity=[1.0] * 100_000),
+    "resume: params with a dunder name": resumed_env("CartPole-v1", __class__="os.system"),
+    "resume: code for an agent": resumed(agent="__import__('os').system('touch trap')"),
+    "resume: an agent that is a list": resumed(agent=["ppo"]),
+    "resume: a flag for a number": begun(lambda config: config["hparams"].update(discount="--out=/tmp/trap")),
+    "resume: a flag for a setting": resumed_setting(activation="--overwrite"),
+    "resume: a million layers": resumed_setting(widths=[8] * 1_000_000),
+    "resume: layers of 2**30": resumed_setting(widths=[2**30, 2**30]),
+    "resume: a function for an activation": resumed_setting(activation="os.system"),
+    "resume: 2**31 - 1 environments": resumed(num_envs=2**31 - 1, steps=2**34, requested_steps=2**34),
+    "resume: 2**26 environments without a buffer": resumed(
+        num_envs=2**26, steps=2**30, requested_steps=2**30, checkpoint_replay=False
+    ),
+    "resume: -1 environments": resumed(num_envs=-1),
+    "resume: 10**30 steps": resumed(steps=10**30, requested_steps=10**30),
+    "resume: a pool of 2**31 - 1 resets": resumed(reset_pool=2**31 - 1),
+    "resume: a seed that is text": resumed(seed="x"),
+    "resume: files of the root": resumed(files={"demonstrations": "0" * 64}, demonstrations="/"),
+    "resume: files that are /dev/zero": resumed(files={"demonstrations": "0" * 64}, demonstrations="/dev/zero"),
+    "resume: files that are no flags": resumed(files={"__class__": "0" * 64}),
+    "resume: no configuration": begun(lambda config: config.clear()),
+    "resume: a result that is a pipe": begun(result=os.mkfifo, flags=["--steps", "2"]),
+    "resume: a result that is /dev/zero": begun(result=symlink("/dev/zero"), flags=["--steps", "2"]),
+    "resume: other versions that are lists": begun(lambda config: config.update(versions=[], device=[])),
     # learner files and configs
     "learner: a pickle": learner(PICKLE),
     "learner: a header of 2**63 bytes": learner(tensors(b"{}", length=2**63)),

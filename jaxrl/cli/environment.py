@@ -9,6 +9,8 @@ from typing import Any
 
 from jaxrl.cli.errors import BadInput, bad_input
 
+_OTHERS = (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError)
+
 
 def make_env(name: str, params: dict[str, Any]) -> Any:
     """The environment called `name`.
@@ -22,7 +24,8 @@ def make_env(name: str, params: dict[str, Any]) -> Any:
     if ":" not in name:
         from jaxrl import envs
 
-        with bad_input(Exception):
+        given = "".join(f" --env.{key} {value}" for key, value in params.items())
+        with bad_input(*_OTHERS, what=f"{name}{given[:200]}"), bad_input(ValueError, ImportError):
             return envs.make(name, **params)
     from jaxrl.types import Env
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import math
 import re
 import typing
 from typing import Annotated, Any, Callable, Iterator, NamedTuple, Sequence
@@ -125,19 +126,25 @@ def named_numbers(hparams: Any) -> list[tuple[str, Any, str]]:
 def check_range(flag: Flag, value: Any) -> None:
     """Checks a number against the range that its help begins with: "[0, 1] ..." or "> 0 ...".
 
+    Without a range, a number may be infinite where its default is, and no learning rate is negative.
+
     Raises:
       BadInput: if it is outside, or NaN.
     """
     text = flag.help.strip()
     interval = re.match(r"\[(\S+), (\S+)\]", text)
     bound = re.match(r"(>=?) (-?[\d.e-]+)", text)
-    inside = value == value
+    inside, allowed = value == value, "a number"
+    if isinstance(value, float) and not (interval or bound):
+        signed = flag.name.rpartition(".")[2].endswith("learning_rate")
+        inside &= (abs(value) < float("inf") or value == flag.default) and (value >= 0 or not signed)
+        allowed = "finite" + signed * " and >= 0"
     if interval:
         inside = float(interval[1]) <= value <= float(interval[2])
     elif bound:
         inside = value > float(bound[2]) or (bound[1] == ">=" and value == float(bound[2]))
     if not inside:
-        allowed = (interval or bound)[0] if interval or bound else "a number"
+        allowed = (interval or bound)[0] if interval or bound else allowed
         raise BadInput(f"--{option(flag.name)} is {value}, must be {'in ' * bool(interval)}{allowed}")
 
 
@@ -173,7 +180,7 @@ def split_env_flags(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
     Which keys there are and what fits them is for the environment's factory to say.
 
     Raises:
-      BadInput: for a key without a value, or given twice.
+      BadInput: for a key without a value, or given twice, or a number that is not finite.
     """
     params, rest = {}, []
     tokens = list(argv)
@@ -191,7 +198,10 @@ def split_env_flags(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
             raise BadInput(f"{flag}: a value is missing; write --env.KEY VALUE")
         if key in params:
             raise BadInput(f"{flag} is given twice")
-        params[key] = literal(values[0]) if len(values) == 1 else tuple(literal(v) for v in values)
+        read = tuple(literal(v) for v in values)
+        if not all(math.isfinite(v) for v in read if isinstance(v, float)):
+            raise BadInput(f"{flag} is {' '.join(values)}, must be finite")
+        params[key] = read[0] if len(read) == 1 else read
     return params, rest
 
 
