@@ -6,7 +6,6 @@ Each is looked at by `jax.debug_key_reuse(True)` and by `jaxrl.key_reuse.check`;
 agents instead of all; `--write` writes docs/reliability/keys.md. Exit status 1 if a promise is broken.
 """
 
-import argparse
 import pathlib
 import sys
 
@@ -21,8 +20,8 @@ from jaxrl.loop import example_data, offline, online, run
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from key_cases import BAD, ELEVEN, GOOD  # noqa: E402
+from pages import arguments, finish  # noqa: E402
 
-DOCS = pathlib.Path(__file__).parents[2] / "docs" / "reliability"
 KEY = random.key(0)
 SMALL = dict(
     widths=(4,), num_minibatches=2, num_epochs=2, buffer_size=48, min_buffer_size=8, batch_size=8, memory_size=4,
@@ -94,11 +93,7 @@ def cases(key=KEY) -> tuple[dict, dict]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
-
+    options = arguments(__doc__)
     bad, good = cases()
     eleven = {f.__name__: f for f in ELEVEN}
     old = [(jax_finds(f, random.PRNGKey(0)), bool(key_reuse.check(f, random.PRNGKey(0)))) for f in ELEVEN]
@@ -112,36 +107,28 @@ def main() -> int:
 
     def row(what, pairs):
         pairs = list(pairs)
-        return [what, len(pairs), *(sum(bool(p[i]) for p in pairs) for i in (0, 1))]
+        jax_reports, ours = (sum(bool(p[i]) for p in pairs) for i in (0, 1))
+        return {"cases": what, "how many": len(pairs), "reported by jax": jax_reports, "by jaxrl": ours}
 
-    table = [
+    rows = [
         row("bad: the eleven of the plan", (bad[name] for name in eleven)),
         row("bad: the same with a legacy `PRNGKey`", old),
         row("bad: more that one trace can show", (found for name, found in bad.items() if name not in eleven)),
         row("good", good.values()),
         row("training and evaluation of agents", trains.values()),
     ]
-    lines = [
-        "| cases | how many | reported by `jax.debug_key_reuse` | by `jaxrl.key_reuse.check` |",
-        "|---|---|---|---|",
-    ]
-    lines += ["| " + " | ".join(map(str, cells)) + " |" for cells in table]
-    missed = [name for name, found in bad.items() if not found[1]]
-    lines += ["", "| bad case | jax | ours |", "|---|---|---|"]
-    lines += [f"| {name} | {'found' if x else '-'} | {'found' if y else '-'} |" for name, (x, y) in bad.items()]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.write:
-        DOCS.mkdir(parents=True, exist_ok=True)
-        about = (
-            "Functions of a key that use it twice, functions that do not, and the whole training (initialisation, "
-            "three updates, an evaluation) of every agent, online and from data, are traced and looked at by jax's "
-            "checker and by ours; no program is run. The good case that jax reports selects between two keys in a "
-            f"`scan`. Made on 2 CPU cores, jax {jax.__version__}, by `python benchmarks/reliability/keys.py --write`."
-        )
-        (DOCS / "keys.md").write_text(f"# Random keys\n\n{about}\n\n{text}")
-    clean = not any(any(x) for x in trains.values())
-    return int(bool(missed) or any(x[1] for x in good.values()) or not all(x[1] for x in old) or not clean)
+    unseen = ", ".join(f"`{name}`" for name, (by_jax, ours) in bad.items() if ours and not by_jax)
+    done = (
+        "Functions of a key that use it twice, functions that do not, and the whole training (initialisation, three "
+        "updates, an evaluation) of every agent, online and from data, are traced and looked at by "
+        "`jax.debug_key_reuse` and by `jaxrl.key_reuse.check`; no program is run. The good case that jax reports "
+        f"selects between two keys in a `scan`. Bad cases that jax does not see: {unseen}."
+    )
+    wrong = [f"{name} is missed" for name, found in bad.items() if not found[1]]
+    wrong += [f"{name} of a legacy key is missed" for name, found in zip(eleven, old) if not found[1]]
+    wrong += [f"{name} is reported" for name, found in good.items() if found[1]]
+    wrong += [f"{name} uses a key twice" for name, found in trains.items() if any(found)]
+    return finish("keys", "Random keys", done, rows, wrong, options.write)
 
 
 if __name__ == "__main__":
