@@ -270,6 +270,14 @@ def test_folders_of_others_are_left_alone(tmp_path):
     assert restored(saved(tmp_path / "ours", (2, 3))) == (3, [])
 
 
+def test_a_folder_has_one_writer(tmp_path):
+    with Checkpoints(tmp_path):
+        with pytest.raises(ValueError, match=f"process {os.getpid()} is writing there") as error:
+            Checkpoints(tmp_path)
+        one_line(error)
+    Checkpoints(tmp_path).close()
+
+
 def test_a_reader_sees_what_a_writer_does_meanwhile(tmp_path, monkeypatch):
     with Checkpoints(tmp_path, keep=1, keep_best=0, say=lambda line: None) as store:
         store.save(1, small(1))
