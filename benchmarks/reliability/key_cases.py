@@ -145,6 +145,16 @@ def scanned_twice(key):
     return lax.scan(body, 0.0, keys)[0] + lax.scan(body, 0.0, keys)[0]
 
 
+def select_then_part(key):
+    first, second = random.split(key)
+    return draw(lax.select(X[0] > 0, first, second)) + draw(first)
+
+
+def picked_and_all(key):
+    keys = random.split(key, 3)
+    return draw(keys[X[1].astype(int)]) + jax.vmap(draw)(keys)
+
+
 def legacy(key):
     old = random.PRNGKey(0)
     return random.normal(old) + random.normal(old)
@@ -165,7 +175,7 @@ ELEVEN = [
 MORE = [
     fold_in_beside_split, fold_in_constant_in_scan, fold_in_arange_beside_split, same_seed_twice, seed_in_a_loop,
     kept_in_a_carry, kept_where_done, vmap_of_split, vmap_of_constant_fold, broadcast_keys, kept_in_a_state,
-    returned_twice, stacked_and_carried, scanned_twice, legacy, legacy_carried,
+    returned_twice, stacked_and_carried, scanned_twice, select_then_part, picked_and_all, legacy, legacy_carried,
 ]  # fmt: skip
 BAD = {f.__name__: f for f in (*ELEVEN, *MORE)}
 
