@@ -360,7 +360,9 @@ def checkpoint(change=None, place=None, content=None, raw=None):
         shutil.copytree(base / "checkpoints", folder / "checkpoints")
         step, path = folder / "checkpoints" / "1", folder / "checkpoints" / "1.json"
         fields = manifest.read(path)
-        for file in [f for f in step.rglob(place or "-") if f.is_file()]:
+        files = [f for f in step.rglob(place or "-") if f.is_file()]
+        assert files or not place, f"there is no {place} in a step"
+        for file in files:
             if callable(content):
                 file.unlink()
                 content(file)
@@ -433,16 +435,19 @@ def leaf(**fields):
 def tree_metadata(**fields):
     """A payload: orbax's description of the tree, with the arrays' own entries changed."""
     value = {"value_type": "np.ndarray", "skip_deserialize": False}
-    one = {"key_metadata": [{"key": "00000", "key_type": 2}], "value_metadata": value}
-    two = {**one, "key_metadata": [{"key": "00001", "key_type": 2}]}
-    found = {"tree_metadata": {"('00000',)": one, "('00001',)": two}, "use_ocdbt": True, "use_zarr3": False, **fields}
+    one = {"key_metadata": [{"key": "float32", "key_type": 2}], "value_metadata": value}
+    two = {**one, "key_metadata": [{"key": "int32", "key_type": 2}]}
+    tree = {"('float32',)": one, "('int32',)": two}
+    found = {"tree_metadata": tree, "use_ocdbt": False, "use_zarr3": False, **fields}
     return checkpoint(place="_METADATA", content=json.dumps(found).encode())
 
 
 EVIL_VALUE = {
-    "key_metadata": [{"key": "00000", "key_type": 2}],
+    "key_metadata": [{"key": "float32", "key_type": 2}],
     "value_metadata": {"value_type": "evil_module.run", "skip_deserialize": False},
 }
+BOMB = {"shape": [2**34], "chunks": [2**34], "compressor": {"id": "zstd", "level": 1}, "dtype": "<f4", "order": "C"}
+BOMB |= {"filters": None, "fill_value": 0, "zarr_format": 2, "dimension_separator": "."}
 HANDLER = {"item_handlers": {"default": "evil_module.run"}, "custom_metadata": {"a": "!!python/object:os.system"}}
 HANDLER |= {"metrics": {"__class__": "evil_module.run"}, "init_timestamp_nsecs": "x"}
 
@@ -552,13 +557,14 @@ PAYLOADS = {
     "checkpoint: a pipe in a step": checkpoint(place="_METADATA", content=os.mkfifo),
     "checkpoint: /dev/zero in a step": checkpoint(place="_METADATA", content=symlink("/dev/zero")),
     "checkpoint: pickles for orbax's metadata": checkpoint(place="_*", content=PICKLE),
-    "checkpoint: pickles for the arrays": checkpoint(place="d/*", content=PICKLE),
-    "checkpoint: pickles for orbax's index": checkpoint(place="manifest.ocdbt", content=PICKLE),
+    "checkpoint: pickles for the arrays": checkpoint(place="0", content=PICKLE),
+    "checkpoint: pickles for headers of arrays": checkpoint(place=".zarray", content=PICKLE),
     "checkpoint: pickles everywhere": checkpoint(place="*", content=PICKLE),
-    "checkpoint: zeros for orbax's index": checkpoint(place="manifest.ocdbt", content=bytes(1 << 16)),
+    "checkpoint: zeros for headers of arrays": checkpoint(place=".zarray", content=bytes(1 << 16)),
+    "checkpoint: arrays that unfold": checkpoint(place=".zarray", content=json.dumps(BOMB).encode()),
     "checkpoint: orbax's metadata nested deep": checkpoint(place="_METADATA", content=DEEP),
     "checkpoint: a tree of nothing": tree_metadata(tree_metadata={}),
-    "checkpoint: a type that is code": tree_metadata(tree_metadata={"('00000',)": EVIL_VALUE}),
+    "checkpoint: a type that is code": tree_metadata(tree_metadata={"('float32',)": EVIL_VALUE}),
     "checkpoint: keys that are paths": tree_metadata(
         tree_metadata={"('../../trap',)": {**EVIL_VALUE, "key_metadata": [{"key": "../../trap", "key_type": 2}]}}
     ),
@@ -567,7 +573,7 @@ PAYLOADS = {
         place="_CHECKPOINT_METADATA",
         content=json.dumps(HANDLER).encode(),
     ),
-    "checkpoint: a format that is not there": tree_metadata(use_ocdbt=False, use_zarr3=True),
+    "checkpoint: a format that is not there": tree_metadata(use_zarr3=True),
     # runs to be resumed
     "resume: MODULE:NAME": resumed_env("evil_module:run"),
     "resume: MODULE:NAME that cannot be played": begun(

@@ -80,7 +80,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
         raise Damaged(f"{path.name} does not agree with its own digest (sha-256)")
     if schema != SCHEMA:
         raise ValueError(
-            f"{path}: written in schema {schema!r}, this jaxrl reads {SCHEMA}; install the one that wrote it"
+            f"{path}: written in schema {printable(repr(schema)[:40])}, this jaxrl reads {SCHEMA}; install the one that wrote it"
         )
     problem = _problem(fields, path)
     if problem:
