@@ -95,8 +95,9 @@ def warm(loop, state):
     for _ in range(500):
         started = time.perf_counter()
         state, metrics = jax.block_until_ready(step(state))
-        seconds.append(time.perf_counter() - started)
-        if np.all(np.asarray(metrics.get("replay/updates", 1)) > 0) and len(seconds) > 4:
+        if np.all(np.asarray(metrics.get("replay/updates", 1)) > 0):
+            seconds.append(time.perf_counter() - started)
+        if len(seconds) > 4:
             return state, max(1, round(WARM * SECONDS / min(seconds[-4:])))
     raise RuntimeError("the replay buffer does not fill")
 
