@@ -79,8 +79,9 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     if data != as_written:
         raise Damaged(f"{path.name} does not agree with its own digest (sha-256)")
     if schema != SCHEMA:
+        written = printable(repr(schema)[:40])
         raise ValueError(
-            f"{path}: written in schema {printable(repr(schema)[:40])}, this jaxrl reads {SCHEMA}; install the one that wrote it"
+            f"{path}: written in schema {written}, this jaxrl reads {SCHEMA}; install the one that wrote it"
         )
     problem = _problem(fields, path)
     if problem:
