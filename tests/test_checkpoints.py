@@ -194,6 +194,14 @@ def test_the_newest_and_the_best_stay(tmp_path):
     assert restored(tmp_path, step=2) == (2, [])
 
 
+def test_more_may_be_kept_than_there_are(tmp_path):
+    with Checkpoints(tmp_path, keep=1, keep_best=4, say=lambda line: None) as store:
+        for step in (1, 2, 3):
+            store.save(step, small(step), score=-step)
+        store.wait()
+        assert store.steps() == [1, 2, 3]
+
+
 def test_a_run_goes_on_from_where_it_was_restored(tmp_path):
     saved(tmp_path, (10, 20, 30))
     with Checkpoints(tmp_path, say=lambda line: None) as store:

@@ -17,6 +17,7 @@ import tempfile
 import time
 
 from planted import MUTATIONS, Mutation
+from planted_survival import SURVIVAL
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -27,7 +28,7 @@ def plant(mutation: Mutation, folder: pathlib.Path) -> None:
     Raises:
       ValueError: if the text is not in the file exactly once.
     """
-    for part in ("jaxrl", "envs", "tests"):
+    for part in ("jaxrl", "envs", "tests", "benchmarks"):  # some tests run a bounded part of a benchmark
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "jaxrl" / "envs").symlink_to(folder / "envs")
     shutil.copy(ROOT / "pyproject.toml", folder)
@@ -60,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
     words = parser.parse_args().words
-    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    chosen = [m for m in MUTATIONS + SURVIVAL if not words or any(word in m.name for word in words)]
     print("| planted bug | in | caught | by | s |\n|---|---|---|---|---|")
     survivors = 0
     for mutation in chosen:

@@ -273,9 +273,9 @@ OFF_POLICY = [
     Mutation(
         "schedules count rollouts instead of steps",
         "jaxrl/combinators/exploration.py",
-        "2**31 - 1 - length * num_envs) + length * num_envs",
-        "2**31 - 1 - length * num_envs) + 1",
-        f"{REPLAY}::test_environment_steps_are_counted_and_stay_at_the_largest_number",
+        "advance(state.num_steps, length * num_envs)",
+        "advance(state.num_steps, 1)",
+        f"{REPLAY}::test_environment_steps_are_counted",
     ),
     Mutation(
         "noise carried over into the next episode",

@@ -180,7 +180,7 @@ class Checkpoints(Reader):
         """Removes what is neither among the newest nor among the best, and what comes after the newest."""
         good = {step: fields for step, fields in self._manifests() if fields is not None and step <= newest}
         scored = sorted((fields["score"], step) for step, fields in good.items() if fields["score"] is not None)
-        best = {step for _, step in scored[len(scored) - self._keep_best :]} if self._keep_best else set()
+        best = {step for _, step in scored[max(len(scored) - self._keep_best, 0) :]} if self._keep_best else set()
         for step in self._candidates():
             if step not in best | set(sorted(good)[-self._keep :]):
                 self._discard(step)
