@@ -160,17 +160,20 @@ def test_a_damaged_checkpoint_is_skipped_and_made_again(stopped, run, capfd):
 def test_extending_is_the_longer_run(stopped, run, capsys, monkeypatch):
     argv = ["dqn", "toys:clock", "--resume", run]
     assert train(*argv, "--steps", 159) == 2 and "--steps is 159, less than the 160" in capsys.readouterr().err
-    kill(monkeypatch, 160, *argv, "--steps", 224, "--quiet")
+    more = ["--steps", 2400, "--checkpoint-steps", 800]
+    kill(monkeypatch, 80, *argv, *more, "--quiet")  # before there is another checkpoint
     config = json.loads((run / "config.json").read_text())
-    assert (config["requested_steps"], config["steps"]) == (224, 224)
+    assert (config["requested_steps"], config["steps"]) == (2400, 2400)
     shutil.copytree(stopped / "whole", "whole")
-    assert train(*argv[:-1], "whole", "--steps", 224, "--quiet") == 0
+    assert train(*argv[:-1], "whole", *more, "--quiet") == 0
     assert train(*argv) == 0  # the checkpoint knows that it was extended
-    assert "224 / 224 steps" in capsys.readouterr().out
+    assert "2,400 / 2,400 steps" in capsys.readouterr().out
     assert ending(run, toys()) == ending("whole", toys())
+    steps = [json.loads(line)["steps"] for line in open(run / "metrics.jsonl")]
+    assert steps == list(range(16, 2401, 16))  # chunks are as long as they were
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert train(*argv) == 0
-    assert capsys.readouterr().out == f"{run} has its 224 steps: there is nothing left to do\n"
+    assert capsys.readouterr().out == f"{run} has its 2,400 steps: there is nothing left to do\n"
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
