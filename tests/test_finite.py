@@ -15,7 +15,7 @@ import jaxrl
 from jaxrl import finite
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.td3 import td3
-from jaxrl.cli import debug, health
+from jaxrl.cli import debug, health, main
 from jaxrl.distributions import diagonal_gaussian
 from jaxrl.envs.checked import checked
 from jaxrl.envs.divergence import mask_divergence
@@ -296,3 +296,22 @@ def test_the_line_of_the_source_is_named():
     assert "log" in found and f"{__file__}:{number}" in found and "\n" not in found
     quiet, state = chunk_of(toys.clock(20), toys.idle_agent(env))
     assert debug.explain(quiet, state, ()) is None
+
+
+FAST = "--num-envs 2 --unroll-length 4 --num-minibatches 1 --num-epochs 1 --steps 160 --widths 4".split()
+
+
+@pytest.mark.parametrize("flags", [[], ["--debug"]])
+def test_a_run_stops_and_keeps_its_last_good_checkpoint(flags, tmp_path, capsys):
+    """Bad from time 10 of each environment on: in the third update, after 16 steps of both."""
+    out = tmp_path / "run"
+    command = ["train", "ppo", "test_finite:tricky", *FAST, "--env.kind", "reward", "--checkpoint-steps", "8"]
+    assert main([*command, "--quiet", "--out", str(out), *flags]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("jaxrl: reward is not finite at environment step 18 (environment 0, update 3), ")
+    assert str(out) in line and "after 16 steps" in line
+    assert ("log at " in line and "tests/test_finite.py" in line and "(spoil)" in line) == bool(flags)
+    rows = (out / "metrics.jsonl").read_text()
+    assert len(rows.splitlines()) == 2 and "nonfinite" not in rows
+    restored = jaxrl.restore(out, env=tricky("reward"))
+    assert restored.steps == 16 and finite.in_parameters(restored.state.agent)["nonfinite/parameter_count"] == 0

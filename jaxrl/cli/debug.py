@@ -34,7 +34,7 @@ def checked_chunk(chunk: Chunk) -> Callable[[Any, Any], tuple[Any, tuple[Any, di
 def message(error: Any) -> str | None:
     """The first check that failed, in one line; None if none did."""
     text = error.get()
-    return None if text is None else " ".join(text.split())
+    return None if text is None else " ".join(text.split()).removesuffix(" (`check` failed)")
 
 
 def source(error: Any) -> str:

@@ -132,10 +132,12 @@ def go_on(
         data = program.draw(progress.steps // program.chunk_steps)
         with bad_input(jax.errors.JaxRuntimeError, what=name):
             call = functools.partial(advance, chunk, progress.state, data, options["debug"])
-            (state, metrics, problem), seconds = compilation.timed(call)
-        problem = problem or health.problem(metrics, progress.steps, sizes, state)
-        if problem:
-            return problem + (where(traced, progress.state, data) if options["debug"] else "")
+            (state, metrics, failed), seconds = compilation.timed(call)
+        problem = health.problem(metrics, progress.steps, sizes, state)
+        if problem and options["debug"]:
+            problem += where(traced, progress.state, data)
+        if problem or failed:
+            return "; ".join(filter(None, (problem, failed)))
         progress.state = state
         progress.steps += program.chunk_steps
         progress.seconds += seconds
