@@ -54,6 +54,8 @@ BAD = {
     f"{TRAIN} --num-epochs 0": "num_epochs is 0",
     f"{TRAIN} --widths a": "--widths",
     f"{TRAIN} --widths 0": "widths",
+    f"{TRAIN} --widths 1000000000 1000000000": "the state of the run needs",
+    f"{TRAIN} --reset-pool 1000000000000": "the state of the run needs",
     f"{TRAIN} --activation sigmoidal": "sigmoidal",
     f"{TRAIN} --normalize-advantage sometimes": "sometimes",
     f"{TRAIN} --hparams.learning-rate fast": "--hparams.learning-rate",

@@ -150,7 +150,7 @@ def outcomes(names: list[str], together: bool) -> list[Outcome]:
             command = [sys.executable, __file__, "--worker", str(base), str(out), *group]
             try:
                 done = subprocess.run(
-                    command, env=environment, capture_output=True, text=True, timeout=(SECONDS + 60) * len(group)
+                    command, env=environment, capture_output=True, text=True, timeout=2 * SECONDS + 5 * len(group)
                 )
                 last = (done.stderr.strip().splitlines() or [""])[-1]
                 reason = f"the process ended with {done.returncode}: {last}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, NamedTuple
 
 from jaxrl.cli.errors import BadInput, bad_input
@@ -181,10 +182,11 @@ def traced(program: Program, key: Any, settings: Any, name: str) -> Traced:
     """Initialisation and one chunk, lowered. What an agent or environment objects to shows here.
 
     Raises:
-      BadInput: for whatever is raised under tracing.
+      BadInput: for whatever is raised under tracing, and for a state that does not fit in memory.
     """
     import jax
 
+    from jaxrl.buffers import num_bytes
     from jaxrl.cli import debug
     from jaxrl.loop import run
 
@@ -201,6 +203,12 @@ def traced(program: Program, key: Any, settings: Any, name: str) -> Traced:
     with bad_input(Exception, what=name):
         first = jax.jit(init).trace(key, settings.hparams, program.data)
         template = first.out_info
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(template))
+    if settings.options.get("reset_pool"):
+        fresh = jax.eval_shape(settings.env.reset, key, settings.env.params)
+        size += settings.options["reset_pool"] * num_bytes(fresh)
+    check_memory(size, f"{name}: the state of the run")  # XLA would end the process without a word
+    with bad_input(Exception, what=name):
         if settings.options["debug"]:  # the state before the chunk is needed again if a check fails
             function = chunk if settings.dataset is not None else checked
             lowered = jax.jit(debug.checked_chunk(function)).lower(template, program.data)
