@@ -200,6 +200,15 @@ def long_clock():
     return small(lambda key: ((jnp.int8(0), jnp.float32(0.0)), jnp.float32(-1.0)), step)
 
 
+def no_entry_for_the_end():
+    """A table that has an entry for each step, and none for the last observation, which is the one before."""
+
+    def step(key, time, action):
+        return time + 1, jnp.linspace(-1.0, 1.0, 6)[time + 1], False, time + 1 >= 6
+
+    return small(lambda key: (jnp.int32(0), jnp.float32(-1.0)), step)
+
+
 def saturating():
     """Counters that stay at their last values; nothing ever ends."""
 
