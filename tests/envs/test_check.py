@@ -223,6 +223,7 @@ def saturating():
 ODD = (
     long_clock,
     saturating,
+    no_entry_for_the_end,
     home,
     lap,
     phase,
