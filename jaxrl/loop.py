@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxrl import finite
 from jaxrl.counters import increment
 from jaxrl.interaction import Interaction, rollout, start, timestep_shape
+from jaxrl.keys import typed
 from jaxrl.spaces import zeros
 from jaxrl.types import Agent, Array, Curriculum, Env, Loop, Metrics, PyTree, Transition
 
@@ -65,7 +66,7 @@ def online(
     axis = curriculum.axes if curriculum is not None else None
 
     def init(key: Array, hparams: PyTree = None) -> LoopState:
-        key, agent_key, start_key, curriculum_key, params_key = jax.random.split(key, 5)
+        key, agent_key, start_key, curriculum_key, params_key = jax.random.split(typed(key, "online"), 5)
         hparams = agent.hparams if hparams is None else hparams
         agent_state = agent.init(agent_key, hparams, example_data(env, num_envs, unroll_length))
         teacher, params = (), env.params
@@ -148,7 +149,7 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
         return jax.tree.map(lambda x: jnp.take(x, index, axis=axis, mode="clip"), data)
 
     def init(key: Array, hparams: PyTree = None) -> OfflineState:
-        key, agent_key, observe_key = jax.random.split(key, 3)
+        key, agent_key, observe_key = jax.random.split(typed(key, "offline"), 3)
         hparams = learner.hparams if hparams is None else hparams
         agent_state = learner.init(agent_key, hparams, jax.tree.map(jnp.zeros_like, batch(jnp.zeros(batch_size, int))))
         rollout = data if axis else jax.tree.map(lambda x: x[:, None], data)

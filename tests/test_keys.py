@@ -96,6 +96,10 @@ def test_what_is_no_typed_key_is_refused_in_one_line(key, message):
     agent, _ = jaxrl.make_agent("ppo", env)
     with pytest.raises(ValueError, match=f"^evaluate: {message}$"):
         jaxrl.evaluate(key, agent, (), env)
+    with pytest.raises(ValueError, match=f"^online: {message}$"):
+        jaxrl.online(agent, env, num_envs=2, unroll_length=2).init(key)
+    with pytest.raises(ValueError, match=f"^offline: {message}$"):
+        jaxrl.offline(agent, jnp.zeros((4, 2)), batch_size=2).init(key)
 
 
 def test_shapes_are_enough():
