@@ -7,6 +7,8 @@ from typing import Any, Callable, NamedTuple
 
 from jaxrl.cli.errors import BadInput, bad_input
 
+MOST_UPDATES = 20_000  # of a chunk
+
 
 class Program(NamedTuple):
     """A run as two functions and its sizes.
@@ -103,14 +105,17 @@ def wanted_extras(settings: Any) -> Any:
 def plan(steps: int, steps_per_update: int, size: int | None = None) -> tuple[int, int]:
     """updates per chunk, number of chunks: 50 to 100 chunks of one size (one compilation), the least rounding up.
 
+    More of them in very long runs: numbers are looked at, signals answered and states saved between chunks alone.
+
     Args:
       size: updates per chunk, where a run goes on that has it.
     """
     updates = -(-steps // steps_per_update)
     if size is not None:
         return size, -(-updates // size)
-    smallest = -(-updates // 100)
-    size = min(range(smallest, max(updates // 50, smallest) + 1)[:1000], key=lambda k: (-updates % k, -k))
+    smallest = min(-(-updates // 100), MOST_UPDATES)
+    largest = min(max(updates // 50, smallest), MOST_UPDATES)
+    size = min(range(smallest, largest + 1)[:1000], key=lambda k: (-updates % k, -k))
     return size, -(-updates // size)
 
 

@@ -173,13 +173,13 @@ def row(metrics: dict[str, np.ndarray], steps: int, seconds: float, rate: float)
     "episode/return", null if no episode ended); counts and other sums are added; what is left is averaged.
     """
     found: dict[str, float | None] = {"steps": steps, "seconds": seconds, "steps_per_second": rate}
-    totals = {k: float(np.sum(v)) for k, v in metrics.items() if k.endswith(("_sum", "count"))}
+    totals = {k: float(np.sum(v, dtype=np.float64)) for k, v in metrics.items() if k.endswith(("_sum", "count"))}
     for name, value in metrics.items():
         count = name.rsplit("/", 1)[0] + "/count"
         if name.endswith("_sum") and count in totals:
             found[name.removesuffix("_sum")] = totals[name] / totals[count] if totals[count] else None
         else:
-            found[name] = totals[name] if name in totals else float(np.mean(value))
+            found[name] = totals[name] if name in totals else float(np.mean(value, dtype=np.float64))
     return {name: finite(value) for name, value in found.items()}
 
 
