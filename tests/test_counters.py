@@ -79,7 +79,7 @@ def test_loops_episodes_and_schedules_at_the_end_of_int32():
     loop = jaxrl.online(agent, env, num_envs=2, unroll_length=4)
     hparams = PPOHparams(decay_steps=2.0**36)
     state = jax.jit(loop.init)(KEY, hparams)
-    length = jnp.array([2**24 + 1, LARGEST - 1], jnp.int32)
+    length = state.interaction.episode.length.at[:].set(jnp.array([2**24 + 1, LARGEST - 1]))
     interaction = state.interaction._replace(episode=state.interaction.episode._replace(length=length))
     old = state._replace(num_updates=jnp.int32(LARGEST), interaction=interaction)
     old = old._replace(agent=old.agent._replace(num_updates=jnp.int32(LARGEST)))
@@ -94,7 +94,8 @@ def test_a_long_episode_ends_with_its_length():
     env = toys.clock(3)
     loop = jaxrl.online(toys.idle_agent(env), env, num_envs=1, unroll_length=4)
     state = jax.jit(loop.init)(KEY)
-    episode = state.interaction.episode._replace(length=jnp.array([2**24 + 1], jnp.int32))
+    episode = state.interaction.episode
+    episode = episode._replace(length=episode.length.at[:].set(2**24 + 1))
     _, metrics = jax.jit(loop.step)(state._replace(interaction=state.interaction._replace(episode=episode)))
     assert metrics["episode/length_sum"] == 2**24 + 4
 
