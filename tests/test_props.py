@@ -259,7 +259,7 @@ def test_builders(space):
         state = jax.jit(loop.init)(KEY, hparams)
         after, metrics = jax.jit(lambda s, loop=loop: jaxrl.run(loop, s, 4))(state)
         assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
-        assert all(x.dtype == jnp.float32 and np.isfinite(x).all() for x in metrics.values())
+        assert all(np.isfinite(x).all() for x in metrics.values())
         if build is build_props:
             assert (metrics["props/sampling_error"][1::2] > 0).all() and (metrics["props/refit_steps"] > 0).all()
 

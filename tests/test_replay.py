@@ -131,7 +131,7 @@ def explored(part, action, steps, rows=4000, hparams=None, observation=None):
     observation = jnp.zeros((rows, 2)) if observation is None else observation
     example = jax.tree.map(lambda x: x[None], Transition(*[jnp.zeros(rows)] * 6))
     hparams = agent.hparams if hparams is None else agent.hparams._replace(own=hparams)
-    state = agent.init(KEY, hparams, example)._replace(num_steps=jnp.int32(steps))
+    state = agent.init(KEY, hparams, example)._replace(num_steps=counters.advance(counters.zero(), steps))
     memory = agent.init_memory(KEY, state, observation)
     memory, actions, _ = agent.act(KEY, state, memory, observation)
     greedy = agent.act_greedy(KEY, state, memory, observation)[1]

@@ -1,5 +1,6 @@
 """How a soak is judged: what grows is found, what only moves is not."""
 
+import mmap
 import os
 import pathlib
 import sys
@@ -59,9 +60,11 @@ def test_a_process_is_sampled(tmp_path):
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "file").write_bytes(bytes(2**20))
     before = soak.sample(os.getpid(), tmp_path)
-    kept = [np.ones(2**21) for _ in range(4)]  # 64 MB
+    kept = mmap.mmap(-1, 2**26, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # 64 MB that were not there before
+    for page in range(0, len(kept), 4096):
+        kept[page] = 1
     with open(__file__, encoding="utf-8"):
         after = soak.sample(os.getpid(), tmp_path)
-    assert after["anonymous"] - before["anonymous"] > 60 and len(kept) == 4
+    assert after["anonymous"] - before["anonymous"] > 50
     assert after["files"] == before["files"] + 1 and before["threads"] >= 1
     assert before["disk"] >= 1

@@ -126,7 +126,8 @@ def named_numbers(hparams: Any) -> list[tuple[str, Any, str]]:
 def check_range(flag: Flag, value: Any) -> None:
     """Checks a number against the range that its help begins with: "[0, 1] ..." or "> 0 ...".
 
-    Without a range, a number may be infinite where its default is, and no learning rate is negative.
+    Without a range, a number may be infinite where its default is, or where it counts steps or updates (never, that
+    is), and no learning rate is negative.
 
     Raises:
       BadInput: if it is outside, or NaN.
@@ -137,7 +138,8 @@ def check_range(flag: Flag, value: Any) -> None:
     inside, allowed = value == value, "a number"
     if isinstance(value, float) and not (interval or bound):
         signed = flag.name.rpartition(".")[2].endswith("learning_rate")
-        inside &= (abs(value) < float("inf") or value == flag.default) and (value >= 0 or not signed)
+        never = value > 0 and flag.name.endswith(("_steps", "_updates"))
+        inside &= (abs(value) < float("inf") or value == flag.default or never) and (value >= 0 or not signed)
         allowed = "finite" + signed * " and >= 0"
     if interval:
         inside = float(interval[1]) <= value <= float(interval[2])
