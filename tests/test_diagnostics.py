@@ -17,7 +17,7 @@ LEARNERS = {
     "dqn-n-step-prioritized": (False, dict(prioritized=True, n_step=3), VALUES),
     "dqn-once-stored": (False, dict(store_next_observation=False), VALUES),
     "qrdqn": (False, dict(num_quantiles=8), VALUES),
-    "iqn": (False, dict(num_quantiles=8), VALUES),
+    "iqn": (False, dict(num_quantiles=4), VALUES),
     "c51": (False, dict(low=-3.0, high=3.0, num_atoms=31), VALUES),
     "rainbow": (False, dict(low=-3.0, high=3.0, num_atoms=31), VALUES),
     "pqn": (False, {}, dict(learning_rate=3e-3, epsilon_steps=2000.0, epsilon_end=0.05)),

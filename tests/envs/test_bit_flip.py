@@ -39,9 +39,9 @@ def test_steps_by_hand():
 def test_hindsight_solves_what_plain_replay_does_not():
     """12 bits, 4096 goals: success of 4 seeds with and without relabelling, the same program otherwise."""
     env = bit_flip(12)
-    learner, _ = jaxrl.make_agent("dqn", env, offline=True, widths=(128,))
+    learner, _ = jaxrl.make_agent("dqn", env, offline=True, widths=(64,))
     reader = buffers.hindsight(buffers.goal_relabel(goal_reward), horizon=12)
-    buffer = buffers.replay(50_000, 128, reader=reader, min_size=1000)
+    buffer = buffers.replay(50_000, 64, reader=reader, min_size=1000)
     explored = jaxrl.with_exploration(learner, exploration.epsilon_greedy(env.action_space))
     agent = jaxrl.with_replay(explored, buffer, updates_per_step=8)
     loop = jaxrl.online(agent, env, num_envs=16, unroll_length=4)
