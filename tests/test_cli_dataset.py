@@ -142,11 +142,16 @@ def test_next_actions_stay_inside_of_their_episode():
     np.testing.assert_array_equal(made.extras["weight"], [1, 1, 1, 1, 1, 0])
 
 
-def test_a_window_of_a_file_that_stays_on_disk(folder, capsys):
+def test_a_window_of_a_file_that_stays_on_disk(folder, capsys, monkeypatch):
     """Chunks learn from rows drawn anew; choices that need whole episodes are refused."""
     write(folder / "d.npz", rows=4000, action=np.tile(np.float32([[-1.0, 0.5], [1.0, 0.5]]), (2000, 1)))
     common = ["--updates", "300", "--batch-size", "32", "--widths", "8", "--out", "run"]
-    assert main(["train", "bc", "--dataset", "d.npz", "--window", "100", *common]) == 0
+    with monkeypatch.context() as patch:
+        drawn = []
+        take = data.take_rows
+        patch.setattr(data, "take_rows", lambda dataset, rows: drawn.append(tuple(rows)) or take(dataset, rows))
+        assert main(["train", "bc", "--dataset", "d.npz", "--window", "100", *common]) == 0
+    assert len(set(drawn)) > 1  # other rows for other chunks
     assert "4,000 rows on disk, 100 of them" in capsys.readouterr().out
     assert main(["train", "dqn", "toys:clock", "--dataset", "d.npz", "--window", "-1"]) == 2
     write(folder / "e.npz")

@@ -41,11 +41,11 @@ SURVIVAL = [
         CHECKPOINTS,
     ),
     Mutation(
-        "a resumed run draws the rows of its first chunk again",
+        "every chunk draws the rows of the first",
         "jaxrl/cli/programs.py",
         'np.random.default_rng((options["seed"], chunk))',
         'np.random.default_rng((options["seed"], 0))',
-        RESUME,
+        "tests/test_cli_dataset.py::test_a_window_of_a_file_that_stays_on_disk",
     ),
     Mutation(
         "metrics after the checkpoint stay",
