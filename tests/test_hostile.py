@@ -16,7 +16,7 @@ import payloads  # noqa: E402
 @pytest.fixture(scope="module")
 def outcomes():
     """Every payload, one after another in one other process."""
-    return {outcome.name: outcome for outcome in hostile.outcomes(list(payloads.PAYLOADS), together=True)}
+    return {outcome.name: outcome for outcome in hostile.outcomes(list(payloads.PAYLOADS), hostile.together)}
 
 
 def test_there_are_enough_payloads():

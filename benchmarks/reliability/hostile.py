@@ -1,7 +1,8 @@
 """Hands hostile files to the command line: nothing in one may run, hang, fill the memory, or end in a traceback.
 
-    python benchmarks/reliability/hostile.py            # a process for each payload; exit status 1 if one works
-    python benchmarks/reliability/hostile.py --quick    # all of them one after another in one process
+    python benchmarks/reliability/hostile.py            # a process for each kind of file; exit status 1 if one works
+    python benchmarks/reliability/hostile.py --apart    # a process for each payload
+    python benchmarks/reliability/hostile.py --quick    # one process for all
     python benchmarks/reliability/hostile.py --only zip # those whose name contains the word
     python benchmarks/reliability/hostile.py --write    # docs/reliability/hostile.md
 
@@ -11,6 +12,7 @@ which sees what unpickles, starts a process, opens a connection, or imports a mo
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -21,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import payloads
 
@@ -137,15 +139,16 @@ def work(names: list[str], base: pathlib.Path, out: pathlib.Path) -> None:
         os.chdir(ROOT)
 
 
-def outcomes(names: list[str], together: bool) -> list[Outcome]:
-    """What became of payloads, all in one process or each in its own."""
+def outcomes(names: list[str], kind: Callable[[str], str]) -> list[Outcome]:
+    """What became of payloads; those of one kind are read by one process."""
     found = []
     with tempfile.TemporaryDirectory() as place:
         base, out = pathlib.Path(place) / "base", pathlib.Path(place) / "out"
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         payloads.make_base(base)
-        for group in [names] if together else [[name] for name in names]:
+        for _, members in itertools.groupby(names, kind):
+            group = list(members)
             out.unlink(missing_ok=True)
             command = [sys.executable, __file__, "--worker", str(base), str(out), *group]
             try:
@@ -160,19 +163,29 @@ def outcomes(names: list[str], together: bool) -> list[Outcome]:
             found += [Outcome(**json.loads(line)) for line in lines]
             if len(lines) < len(group):
                 found.append(Outcome(group[len(lines)], "", 0.0, 0.0, [reason]))
-                found += outcomes(group[len(lines) + 1 :], together) if group[len(lines) + 1 :] else []
+                found += outcomes(group[len(lines) + 1 :], kind) if group[len(lines) + 1 :] else []
     return found
+
+
+def kind_of(name: str) -> str:
+    """What a payload is read as."""
+    return name.partition(":")[0]
+
+
+def together(name: str) -> str:
+    """One kind for all."""
+    return ""
 
 
 def table(found: list[Outcome]) -> str:
     """Counts by kind of file, then a row for each payload."""
-    kinds = list(dict.fromkeys(outcome.name.split(":")[0] for outcome in found))
+    kinds = list(dict.fromkeys(kind_of(outcome.name) for outcome in found))
     lines = [
         "| read as | payloads | refused in a line, status 2 | executed | hangs | slowest [s] | most memory [MiB] |"
     ]
     lines.append("|---|---|---|---|---|---|---|")
     for kind in [*kinds, "all"]:
-        rows = [o for o in found if kind in ("all", o.name.split(":")[0])]
+        rows = [o for o in found if kind in ("all", kind_of(o.name))]
         ran = sum(any("ran" in p or "saw" in p for p in o.problems) for o in rows)
         hung = sum(any("hangs" in p or p.startswith("more than") for p in o.problems) for o in rows)
         good, slowest = sum(not o.problems for o in rows), max(o.seconds for o in rows)
@@ -190,30 +203,35 @@ def _words(line: str) -> list[str]:
     return [piece for word in line.removeprefix("jaxrl: ").split(" ") for piece in (word, " ")][:-1]
 
 
-def page(found: list[Outcome]) -> str:
+HOW = {together: "one process", kind_of: "a process for each kind of file", str: "a process each"}
+
+
+def page(found: list[Outcome], how: str) -> str:
     import jax
 
     machine = f"{os.cpu_count()} CPU cores, jax {jax.__version__}, Python {platform.python_version()}"
     return (
-        f"# Hostile files\n\nEach of {len(found)} payloads was handed to the command line in a process of its own "
-        f"({machine}; at most {SECONDS} s and {GIBIBYTES} GiB each). Nothing in one may run: a trap that every payload "
-        "with code in it sets, and an audit hook of the interpreter, say whether something did. Made by "
-        f"`python benchmarks/reliability/hostile.py --write`.\n\n{table(found)}\n"
+        f"# Hostile files\n\nEach of {len(found)} payloads was handed to the command line, in {how} "
+        f"({machine}; at most {SECONDS} s and {GIBIBYTES} GiB each). Nothing in one may run: a trap that every "
+        "payload with code in it sets, and an audit hook of the interpreter, say whether something did. Made by "
+        f"`python benchmarks/reliability/hostile.py {'--quick ' * (how == HOW[together])}--write`.\n\n{table(found)}\n"
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--apart", action="store_true")
     parser.add_argument("--only", default="")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    found = outcomes([name for name in payloads.PAYLOADS if options.only in name], options.quick)
+    kind = together if options.quick else str if options.apart else kind_of
+    found = outcomes([name for name in payloads.PAYLOADS if options.only in name], kind)
     print(table(found))
     if options.write:
         path = ROOT / "docs" / "reliability" / "hostile.md"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(page(found))
+        path.write_text(page(found, HOW[kind]))
     return int(any(outcome.problems for outcome in found))
 
 
