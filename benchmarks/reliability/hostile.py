@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import signal
 import subprocess
@@ -194,13 +195,9 @@ def table(found: list[Outcome]) -> str:
     lines += ["", "| payload | what is said |", "|---|---|"]
     for o in found:
         said = "**" + "; ".join(o.problems) + "** " if o.problems else ""
-        text = "".join(part.split("/")[-1] if part.startswith("/tmp") else part for part in _words(o.line))
+        text = re.sub(r"/tmp/\S*/", "", o.line.removeprefix("jaxrl: "))
         lines.append(f"| {o.name} | {said}{text[:160].replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
-
-
-def _words(line: str) -> list[str]:
-    return [piece for word in line.removeprefix("jaxrl: ").split(" ") for piece in (word, " ")][:-1]
 
 
 HOW = {together: "one process", kind_of: "a process for each kind of file", str: "a process each"}
