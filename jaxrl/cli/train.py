@@ -97,9 +97,9 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     """
     from jaxrl.cli import flags
     from jaxrl.cli.environment import env_numbers
-    from jaxrl.factory import AGENTS, discounts, make_agent, parts, static_arguments
+    from jaxrl.factory import AGENTS, make_agent, parts, static_arguments
     from jaxrl.presets import lookup
-    from jaxrl.tree import get_field, replace_fields
+    from jaxrl.tree import replace_fields
 
     agent_name, env_name, env, from_data = scene.agent_name, scene.env_name, scene.env, scene.dataset is not None
     preset = lookup(agent_name, env_name)
@@ -127,18 +127,32 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     every = own + static_flags + hparam_flags
     values = flags.parse(every, arguments(every), prog, description)
 
-    import jax
-
-    for flag in hparam_flags:
-        flags.check_range(flag, values[flag.name])
-    before = hparams
-    hparams = jax.tree.unflatten(jax.tree.structure(hparams), [values[flag.name] for flag in hparam_flags])
-    # Other discounts go with the learner's, unless they are given themselves.
-    wanted = {k: v for k, v in discounts(hparams).items() if get_field(before, k) == get_field(hparams, k)}
-    hparams = replace_fields(hparams, **wanted)
+    hparams = with_numbers(hparams, {flag.name: values[flag.name] for flag in hparam_flags})
     options = {flag.name: values[flag.name] for flag in own}
     check_options(options)
     return scene._replace(static=static, options=options, hparams=hparams, agent=agent)
+
+
+def with_numbers(hparams: Any, values: dict[str, Any]) -> Any:
+    """Hyperparameters with other numbers, by the names of their flags.
+
+    Raises:
+      BadInput: if one is outside of its flag's range.
+    """
+    import jax
+
+    from jaxrl.cli import flags
+    from jaxrl.factory import discounts
+    from jaxrl.tree import get_field, replace_fields
+
+    found = flags.of_hparams(hparams)
+    for flag in found:
+        flags.check_range(flag, values.get(flag.name, flag.default))
+    numbers = [values.get(flag.name, flag.default) for flag in found]
+    changed = jax.tree.unflatten(jax.tree.structure(hparams), numbers)
+    # Other discounts go with the learner's, unless they are given themselves.
+    wanted = {k: v for k, v in discounts(changed).items() if get_field(hparams, k) == get_field(changed, k)}
+    return replace_fields(changed, **wanted)
 
 
 def demonstrations(options: dict[str, Any], env: Any) -> dict[str, Any]:
