@@ -12,13 +12,15 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import os
+import time
 from functools import partial
-from typing import Any, Callable, Iterable, NamedTuple, Sequence
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.statistics import iqm
 from jaxrl.tree import as_arrays, edit_fields, field_names
 from jaxrl.types import Array, PyTree
 
@@ -29,14 +31,18 @@ class Plan(NamedTuple):
     """How the members of a sweep are laid out.
 
     Attributes:
-      program: compiled, (keys, hparams) -> results, leaves [width], or of a single member where `width` is None.
-      calls: programs at once; nbytes: what all of these take on a device, as XLA says.
+      program: compiled, arguments of members -> results, leaves [width], or of one member where `width` is None.
+      calls: programs at once; nbytes: what all of these take on a device, as XLA says; seconds: of compiling.
     """
 
     program: Any
     width: int | None
     calls: int
     nbytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.width or 1} in a program, {self.calls} at once, {self.nbytes / 1e6:,.1f} MB"
 
 
 def grid(hparams: PyTree, values: dict[str, Sequence[float]]) -> tuple[list[dict[str, float]], PyTree]:
@@ -93,8 +99,6 @@ def sweep(
       ValueError: if an argument is not valid, or a single member takes more memory than there is.
     """
     seeds, size = list(seeds), _num_settings(hparams)
-    if layout not in LAYOUTS:
-        raise ValueError(f"sweep: layout is {layout!r}, must be one of {', '.join(LAYOUTS)}")
     if not seeds:
         raise ValueError("sweep: there are no seeds")
     skip, shape = set(skip), (size, len(seeds))
@@ -111,52 +115,89 @@ def sweep(
     results = jax.tree.map(lambda x: np.zeros((*shape, *x.shape), x.dtype), jax.eval_shape(train, *one))
     if not members:
         return results
-    if layout == "auto":
-        layout = "threads" if jax.default_backend() == "cpu" and jax.local_device_count() == 1 else "vmap"
-    free = _free_bytes() if memory is None else memory
-    plan = (_threads if layout == "threads" else _vmap)(train, one, len(members), free)
-    width = plan.width or 1
+    planned = plan(train, one, len(members), layout=layout, memory=memory)
     if say is not None:
-        say(f"{len(members)} members, {width} in a program, {plan.calls} at once, {plan.nbytes / 1e6:,.1f} MB")
-
-    def call(chosen: list[tuple[int, ...]]) -> list[PyTree]:
-        given = arguments(chosen + chosen[:1] * (width - len(chosen)))
-        if plan.width is None:
-            return [jax.device_get(plan.program(*jax.tree.map(lambda x: x[0], given)))]
-        found = jax.device_get(plan.program(*given))
-        return [jax.tree.map(lambda x: x[i], found) for i in range(len(chosen))]
-
-    groups = [members[i : i + width] for i in range(0, len(members), width)]
-    pool = concurrent.futures.ThreadPoolExecutor(plan.calls)
-    try:
-        pending = {pool.submit(call, group): group for group in groups}
-        for future in concurrent.futures.as_completed(pending):
-            for member, found in zip(pending[future], future.result()):
-                jax.tree.map(partial(_put, member), results, found)
-                if on_result is not None:
-                    on_result(*member, found)
-    finally:
-        pool.shutdown(cancel_futures=True)
+        say(f"{len(members)} members, {planned}")
+    for chosen, found, _ in finished(planned, members, arguments):
+        for member, result in zip(chosen, found):
+            jax.tree.map(partial(_put, member), results, result)
+            if on_result is not None:
+                on_result(*member, result)
     return results
 
 
-def _threads(train: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
+def plan(
+    function: Callable[..., PyTree], one: tuple, num_members: int, *, layout: str = "auto", memory: int | None = None
+) -> Plan:
+    """Compiles a function of a member, and says how many run at once; `layout` and `memory` as in `sweep`.
+
+    Args:
+      one: the arguments of a member, as shapes.
+
+    Raises:
+      ValueError: if the layout is not one, or a single member takes more memory than there is.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"sweep: layout is {layout!r}, must be one of {', '.join(LAYOUTS)}")
+    if layout == "auto":
+        layout = "threads" if jax.default_backend() == "cpu" and jax.local_device_count() == 1 else "vmap"
+    free = _free_bytes() if memory is None else memory
+    started = time.perf_counter()
+    planned = (_threads if layout == "threads" else _vmap)(function, one, num_members, free)
+    return planned._replace(seconds=time.perf_counter() - started)
+
+
+def finished(
+    plan: Plan, members: Sequence[Any], arguments: Callable[[list], tuple]
+) -> Iterator[tuple[list, list[PyTree], float]]:
+    """Runs members, and yields them as calls of the program end; who stops early loses what is running.
+
+    Args:
+      members: names of them, in the order in which they start.
+      arguments: (some of the members) -> what the program takes, leaves with a leading axis of them.
+
+    Yields:
+      the members of a call, the results of each on the host, and the seconds that it took.
+    """
+    width = plan.width or 1
+
+    def call(chosen: list) -> tuple[list, list[PyTree], float]:
+        given = arguments(chosen + chosen[:1] * (width - len(chosen)))
+        started = time.perf_counter()
+        if plan.width is None:
+            found = [jax.device_get(plan.program(*jax.tree.map(lambda x: x[0], given)))]
+        else:
+            all_found = jax.device_get(plan.program(*given))
+            found = [jax.tree.map(lambda x: x[i], all_found) for i in range(len(chosen))]
+        return chosen, found, time.perf_counter() - started
+
+    members = list(members)
+    pool = concurrent.futures.ThreadPoolExecutor(plan.calls)
+    try:
+        groups = [members[i : i + width] for i in range(0, len(members), width)]
+        for future in concurrent.futures.as_completed([pool.submit(call, group) for group in groups]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _threads(function: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
     """A program of one member, on as many cores as there are members and memory for."""
-    program = jax.jit(train).lower(*one).compile()
+    program = jax.jit(function).lower(*one).compile()
     nbytes, calls = _nbytes(program), min(len(os.sched_getaffinity(0)), num_members)
     _require(nbytes, free)
     calls = calls if free is None else max(1, min(calls, free // max(nbytes, 1)))
-    return Plan(program, None, calls, calls * nbytes)
+    return Plan(program, None, calls, calls * nbytes, 0.0)
 
 
-def _vmap(train: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
+def _vmap(function: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
     """A program of as many members as fit, the same number on every device."""
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ("members",), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
     def compiled(width: int) -> Any:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((width, *x.shape), x.dtype), one)
-        mapped = jax.vmap(train)
+        mapped = jax.vmap(function)
         if len(devices) > 1:  # each device trains its own members: nothing is exchanged
             spec = jax.sharding.PartitionSpec("members")
             mapped = jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
@@ -167,10 +208,24 @@ def _vmap(train: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
         program = compiled(width * len(devices))
         nbytes = _nbytes(program)  # of each device
         if free is None or nbytes <= free:
-            return Plan(program, width * len(devices), 1, nbytes)
+            return Plan(program, width * len(devices), 1, nbytes, 0.0)
         if width == 1:
             _require(nbytes, free)
         width = max(1, min(width // 2, int(width * 0.9 * free / nbytes)))
+
+
+def ranking(returns: Any) -> list[int]:
+    """Settings from best to worst, by the IQM over seeds; those with members that diverged (NaN) come last.
+
+    Among them, fewer such members are better; ties keep their order.
+
+    Args:
+      returns: [S, number of seeds].
+    """
+    returns = np.asarray(returns, np.float64)
+    diverged = np.sum(~np.isfinite(returns), axis=1)
+    score = [iqm(row[np.isfinite(row)]) if np.isfinite(row).any() else -np.inf for row in returns]
+    return sorted(range(len(returns)), key=lambda i: (diverged[i], -score[i]))
 
 
 def _put(member: tuple[int, ...], into: np.ndarray, value: Any) -> None:
