@@ -127,12 +127,19 @@ def sweep(
 
 
 def plan(
-    function: Callable[..., PyTree], one: tuple, num_members: int, *, layout: str = "auto", memory: int | None = None
+    function: Callable[..., PyTree],
+    one: tuple,
+    num_members: int,
+    *,
+    shared: tuple = (),
+    layout: str = "auto",
+    memory: int | None = None,
 ) -> Plan:
     """Compiles a function of a member, and says how many run at once; `layout` and `memory` as in `sweep`.
 
     Args:
       one: the arguments of a member, as shapes.
+      shared: further arguments, the same for all members, as shapes.
 
     Raises:
       ValueError: if the layout is not one, or a single member takes more memory than there is.
@@ -143,31 +150,39 @@ def plan(
         layout = "threads" if jax.default_backend() == "cpu" and jax.local_device_count() == 1 else "vmap"
     free = _free_bytes() if memory is None else memory
     started = time.perf_counter()
-    planned = (_threads if layout == "threads" else _vmap)(function, one, num_members, free)
+    planned = (_threads if layout == "threads" else _vmap)(function, one, shared, num_members, free)
     return planned._replace(seconds=time.perf_counter() - started)
 
 
 def finished(
-    plan: Plan, members: Sequence[Any], arguments: Callable[[list], tuple]
+    plan: Plan,
+    members: Sequence[Any],
+    arguments: Callable[[list], tuple],
+    shared: tuple = (),
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[list, list[PyTree], float]]:
-    """Runs members, and yields them as calls of the program end; who stops early loses what is running.
+    """Runs members, and yields them as calls of the program end.
 
     Args:
       members: names of them, in the order in which they start.
       arguments: (some of the members) -> what the program takes, leaves with a leading axis of them.
+      shared: what it takes beside that.
+      stop: asked before each call; once it says so, no more are made, and those that run are waited for.
 
     Yields:
       the members of a call, the results of each on the host, and the seconds that it took.
     """
     width = plan.width or 1
 
-    def call(chosen: list) -> tuple[list, list[PyTree], float]:
+    def call(chosen: list) -> tuple[list, list[PyTree], float] | None:
+        if stop():
+            return None
         given = arguments(chosen + chosen[:1] * (width - len(chosen)))
         started = time.perf_counter()
         if plan.width is None:
-            found = [jax.device_get(plan.program(*jax.tree.map(lambda x: x[0], given)))]
+            found = [jax.device_get(plan.program(*jax.tree.map(lambda x: x[0], given), *shared))]
         else:
-            all_found = jax.device_get(plan.program(*given))
+            all_found = jax.device_get(plan.program(*given, *shared))
             found = [jax.tree.map(lambda x: x[i], all_found) for i in range(len(chosen))]
         return chosen, found, time.perf_counter() - started
 
@@ -176,32 +191,34 @@ def finished(
     try:
         groups = [members[i : i + width] for i in range(0, len(members), width)]
         for future in concurrent.futures.as_completed([pool.submit(call, group) for group in groups]):
-            yield future.result()
+            if future.result() is not None:
+                yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _threads(function: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
+def _threads(function: Any, one: tuple, shared: tuple, num_members: int, free: int | None) -> Plan:
     """A program of one member, on as many cores as there are members and memory for."""
-    program = jax.jit(function).lower(*one).compile()
+    program = jax.jit(function).lower(*one, *shared).compile()
     nbytes, calls = _nbytes(program), min(len(os.sched_getaffinity(0)), num_members)
     _require(nbytes, free)
     calls = calls if free is None else max(1, min(calls, free // max(nbytes, 1)))
     return Plan(program, None, calls, calls * nbytes, 0.0)
 
 
-def _vmap(function: Any, one: PyTree, num_members: int, free: int | None) -> Plan:
+def _vmap(function: Any, one: tuple, shared: tuple, num_members: int, free: int | None) -> Plan:
     """A program of as many members as fit, the same number on every device."""
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ("members",), devices=devices, axis_types=(jax.sharding.AxisType.Auto,))
 
     def compiled(width: int) -> Any:
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((width, *x.shape), x.dtype), one)
-        mapped = jax.vmap(function)
+        mapped = jax.vmap(function, in_axes=(0,) * len(one) + (None,) * len(shared))
         if len(devices) > 1:  # each device trains its own members: nothing is exchanged
-            spec = jax.sharding.PartitionSpec("members")
-            mapped = jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-        return jax.jit(mapped).lower(*shapes).compile()
+            own, all_of_it = jax.sharding.PartitionSpec("members"), jax.sharding.PartitionSpec()
+            specs = (own,) * len(one) + (all_of_it,) * len(shared)
+            mapped = jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)
+        return jax.jit(mapped).lower(*shapes, *shared).compile()
 
     width = -(-num_members // len(devices))
     while True:

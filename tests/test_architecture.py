@@ -11,11 +11,12 @@ HEAVY = SIMULATORS | {"flax", "h5py", "orbax", "tyro", "matplotlib", "safetensor
 
 # From left to right; a module imports from its own rank or from the left of it.
 RANKS = [
+    {"parallel"},
     {"returns", "losses", "divergences", "spaces", "statistics", "optim", "untrusted", "counters", "keys", "key_reuse"},
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
-    {"action_values", "buffers", "exploration"},
-    {"interaction", "evaluation", "loop", "data", "sweeps"},
+    {"action_values", "buffers", "curricula", "exploration"},
+    {"interaction", "evaluation", "loop", "data", "sweeps", "halving"},
     {"transforms"},
     {"agents"},
     {"combinators"},

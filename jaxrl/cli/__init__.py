@@ -19,6 +19,7 @@ Reinforcement learning as JAX values.
 
   jaxrl train AGENT ENV [flags]      train, evaluate, and write a run directory
   jaxrl train --resume RUN           go on with a run that was stopped, or killed
+  jaxrl sweep AGENT ENV [flags]      train settings and seeds side by side, and rank them
   jaxrl evaluate RUN [flags]         play episodes with a trained policy
   jaxrl collect RUN --out FILE       write a dataset of what a trained policy does
   jaxrl list agents|envs             what there is to train, and in what
@@ -32,6 +33,7 @@ ENV is a name that `jaxrl list envs` prints, or MODULE:NAME for your own: a jaxr
 
 COMMANDS = {
     "train": "jaxrl.cli.train",
+    "sweep": "jaxrl.cli.sweep",
     "evaluate": "jaxrl.cli.evaluate",
     "collect": "jaxrl.cli.collect",
     "list": "jaxrl.cli.listing",
