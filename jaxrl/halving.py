@@ -47,15 +47,21 @@ def rungs(num_updates: int, num_settings: int, ratio: int) -> list[tuple[int, in
     Raises:
       ValueError: if ratio < 2, or the first rung would be shorter than one update.
     """
+    sizes = survivors(num_settings, ratio)
+    least = ratio ** (len(sizes) - 1)
+    if num_updates < least:
+        raise ValueError(f"halving: {num_updates} updates are too few, must be >= {least} (ratio ** halvings)")
+    return [(round(num_updates / ratio**k), n) for k, n in zip(reversed(range(len(sizes))), sizes)]
+
+
+def survivors(num_settings: int, ratio: int) -> list[int]:
+    """Settings in each rung, down to one."""
     if ratio < 2:
         raise ValueError(f"halving: ratio is {ratio}, must be >= 2")
     sizes = [num_settings]
     while sizes[-1] > 1:
         sizes.append(max(1, sizes[-1] // ratio))
-    least = ratio ** (len(sizes) - 1)
-    if num_updates < least:
-        raise ValueError(f"halving: num_updates is {num_updates}, must be >= {least} (ratio ** number of halvings)")
-    return [(round(num_updates / ratio**k), n) for k, n in zip(reversed(range(len(sizes))), sizes)]
+    return sizes
 
 
 def halving(

@@ -90,6 +90,7 @@ def read(names: list[str], given: dict[str, list[str]]) -> tuple[Sweep, dict[str
     """
     from jaxrl.cli import compilation, sweep_directory, sweep_programs
     from jaxrl.cli import sweep_settings as settings
+    from jaxrl.halving import survivors
 
     options = sweep_directory.read_options(given)
     rest = {flag: words for flag, words in given.items() if flag not in sweep_directory.OWN}
@@ -110,7 +111,8 @@ def read(names: list[str], given: dict[str, list[str]]) -> tuple[Sweep, dict[str
     if not all(group.settings.plays for group in groups):
         raise BadInput("a sweep ranks settings by what they do in an environment: name ENV, too")
     if options["halving"]:
-        ends, finalists = sweep_programs.at_rungs(len(points), options["halving"])
+        ends = sweep_programs.at_rungs(len(points), options["halving"])
+        finalists = survivors(len(points), options["halving"])
     else:
         ends, finalists = sweep_programs.even(options["evaluations"]), [len(points)]
     runs = [sweep_programs.make(group, ends, sweep_programs.label(names, group)) for group in groups]
