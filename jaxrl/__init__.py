@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxrl.combinators.normalize import normalize_observations
     from jaxrl.combinators.pbt import pbt
     from jaxrl.combinators.replay import with_replay
+    from jaxrl.combinators.shard import shard
     from jaxrl.combinators.transform import with_transform
     from jaxrl.evaluation import evaluate
     from jaxrl.factory import make_agent
@@ -63,6 +64,7 @@ _NAMES = {
     "with_demonstrations": "jaxrl.combinators.demonstrations",
     "with_exploration": "jaxrl.combinators.exploration",
     "with_replay": "jaxrl.combinators.replay",
+    "shard": "jaxrl.combinators.shard",
     "with_transform": "jaxrl.combinators.transform",
     "evaluate": "jaxrl.evaluation",
     "make_agent": "jaxrl.factory",

@@ -18,6 +18,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.types import Array, Metrics, PyTree, Transition, is_last
 
 PREFIX = "nonfinite/"
@@ -87,8 +88,9 @@ def _count(bad: Array) -> Array:
 
 
 def _first(bad: Array) -> Array:
-    bad = _any(bad).reshape(-1)
-    return jnp.where(bad.any(), jnp.argmax(bad).astype(jnp.int32), -1)
+    bad = _any(bad)
+    row = jnp.where(bad.any(), jnp.argmax(bad.reshape(-1)).astype(jnp.int32), -1)
+    return parallel.first_row(row, bad.shape[1])
 
 
 def _is_float(x: Array) -> bool:

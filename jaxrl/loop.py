@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl import finite
+from jaxrl import finite, parallel
 from jaxrl.counters import increment
 from jaxrl.interaction import Interaction, rollout, start, timestep_shape
 from jaxrl.keys import typed
@@ -72,8 +72,9 @@ def online(
         teacher, params = (), env.params
         if curriculum is not None:
             teacher = curriculum.init(curriculum_key, env.params)
-            params = curriculum.sample(params_key, teacher, agent_state, num_envs)
+            params = curriculum.sample(parallel.own(params_key), teacher, agent_state, num_envs)
         params = jax.tree.map(jnp.asarray, params)
+        key, start_key = parallel.own(key), parallel.own(start_key)  # shards differ in what they play from here on
         interaction = start(start_key, agent, agent_state, env, params, num_envs, axis)
         return LoopState(key, agent_state, interaction, teacher, jnp.zeros((), jnp.int32))
 
@@ -154,7 +155,7 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
         agent_state = learner.init(agent_key, hparams, jax.tree.map(jnp.zeros_like, batch(jnp.zeros(batch_size, int))))
         rollout = data if axis else jax.tree.map(lambda x: x[:, None], data)
         agent_state, _ = learner.observe(observe_key, agent_state, rollout)
-        return OfflineState(key, agent_state, jnp.zeros((), jnp.int32))
+        return OfflineState(parallel.own(key), agent_state, jnp.zeros((), jnp.int32))
 
     def step(state: OfflineState) -> tuple[OfflineState, Metrics]:
         key, batch_key, update_key = jax.random.split(state.key, 3)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
+
 Array = jax.Array
 
 
@@ -73,19 +75,20 @@ def _huber_jvp(primals, tangents):
 def normalize(advantage, weight=None, eps=1e-8) -> Array:
     """(x - mean) / sqrt(var + eps) over all axes, mean and (population) variance weighted.
 
-    eps is inside of the root, so that the gradient is finite where x is constant.
+    eps is inside of the root, so that the gradient is finite where x is constant. Across shards the moments are those
+    of all rows, and x has to be a constant to gradients.
 
     Args:
       weight: None, or shape of x; rows of weight 0 do not count and come out as 0.
     """
     if weight is None:
-        centred = advantage - jnp.mean(advantage)
-        return centred * jax.lax.rsqrt(jnp.mean(centred * centred) + eps)
-    total = jnp.maximum(jnp.sum(weight), jnp.finfo(advantage.dtype).tiny)
+        centred = advantage - parallel.mean(jnp.mean(advantage))
+        return centred * jax.lax.rsqrt(parallel.mean(jnp.mean(centred * centred)) + eps)
+    total = jnp.maximum(parallel.mean(jnp.sum(weight)), jnp.finfo(advantage.dtype).tiny)
     # A row that is not there may hold anything; a NaN times 0 would still be one.
     x = jnp.where(weight > 0, advantage, 0.0)
-    centred = jnp.where(weight > 0, x - jnp.sum(weight * x) / total, 0.0)
-    return centred * jax.lax.rsqrt(jnp.sum(weight * centred * centred) / total + eps)
+    centred = jnp.where(weight > 0, x - parallel.mean(jnp.sum(weight * x)) / total, 0.0)
+    return centred * jax.lax.rsqrt(parallel.mean(jnp.sum(weight * centred * centred)) / total + eps)
 
 
 def expectile(x, tau) -> Array:
@@ -119,7 +122,7 @@ def gumbel(x, clip=7.0, weight=None) -> Array:
     """
     z = jnp.minimum(x, clip)
     there = z if weight is None else jnp.where(weight > 0, z, -jnp.inf)
-    m = jax.lax.stop_gradient(jnp.maximum(jnp.max(there), -1.0))
+    m = jnp.maximum(parallel.max(jnp.max(jax.lax.stop_gradient(there))), -1.0)
     return jnp.exp(z - m) - (z + 1.0) * jnp.exp(-m)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.types import Array, PyTree
 
 
@@ -31,7 +32,7 @@ def init_statistics(one: PyTree) -> Statistics:
 
 
 def update_statistics(statistics: Statistics, batch: PyTree, weight: Array) -> Statistics:
-    """Merges a batch.
+    """Merges a batch, across shards those of all.
 
     With m rows of mean b and variance v, and count n, mean a, variance u so far:
       mean' = a + (b - a) m / (n + m),   var' = (n u + m v + (b - a)^2 n m / (n + m)) / (n + m).
@@ -40,7 +41,7 @@ def update_statistics(statistics: Statistics, batch: PyTree, weight: Array) -> S
       batch: leaves [*weight.shape, ...].
       weight: rows of weight 0 are left out.
     """
-    rows = jnp.sum(weight)
+    rows = parallel.sum(jnp.sum(weight))
     count = statistics.count + rows
     total = jnp.maximum(count, 1.0)
     axes = tuple(range(weight.ndim))
@@ -50,8 +51,8 @@ def update_statistics(statistics: Statistics, batch: PyTree, weight: Array) -> S
             return (), ()
         w = weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
         x = jnp.where(w > 0, x, 0.0)
-        batch_mean = jnp.sum(w * x, axes) / jnp.maximum(rows, 1.0)
-        batch_var = jnp.sum(w * (x - batch_mean) ** 2, axes) / jnp.maximum(rows, 1.0)
+        batch_mean = parallel.sum(jnp.sum(w * x, axes)) / jnp.maximum(rows, 1.0)
+        batch_var = parallel.sum(jnp.sum(w * (x - batch_mean) ** 2, axes)) / jnp.maximum(rows, 1.0)
         delta = batch_mean - mean
         seen, new = statistics.count / total, rows / total
         merged = seen * var + new * batch_var + delta**2 * seen * new

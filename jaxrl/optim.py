@@ -6,6 +6,8 @@ from typing import Any
 
 import optax
 
+from jaxrl import parallel
+
 
 def clipped_adam(hp) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2015) of step `hp.learning_rate`, eps 1e-5, on gradients clipped to norm `hp.max_grad_norm`."""
@@ -18,6 +20,9 @@ def adam(hp) -> optax.GradientTransformation:
 
 
 def descend(optimizer: optax.GradientTransformation, gradient: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    """One step of `optimizer`. Returns `params, opt_state`."""
-    step, opt_state = optimizer.update(gradient, opt_state, params)
+    """One step of `optimizer`, on the mean of the gradients of all shards. Returns `params, opt_state`.
+
+    Every agent's gradients go through here, and nowhere else are they exchanged; clipping comes after the mean.
+    """
+    step, opt_state = optimizer.update(parallel.mean(gradient), opt_state, params)
     return optax.apply_updates(params, step), opt_state

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.spaces import Space
 
 Array = jax.Array
@@ -86,13 +87,12 @@ def trace(data: Transition, discount: Array | float, lambda_: Array | float) -> 
 def weighted_mean(x: Array, data: Transition) -> Array:
     """sum(weight * x) / sum(weight) over all axes; rows of weight 0 do not count, not even if x is not finite there.
 
-    Args:
-      x: shape of the reward. Returns 0 where all weights are 0.
+    `x` has the shape of the reward; 0 where all weights are 0. The denominator is the mean of all shards'.
     """
     if "weight" not in data.extras:
         return jnp.mean(x)
     w = data.extras["weight"]
-    return jnp.sum(jnp.where(w > 0, w * x, 0.0)) / jnp.maximum(jnp.sum(w), jnp.finfo(w.dtype).tiny)
+    return jnp.sum(jnp.where(w > 0, w * x, 0.0)) / jnp.maximum(parallel.mean(jnp.sum(w)), jnp.finfo(w.dtype).tiny)
 
 
 def item(data: PyTree) -> PyTree:

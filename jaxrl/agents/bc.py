@@ -14,7 +14,7 @@ import optax
 
 from jaxrl import losses
 from jaxrl.gradients import blank
-from jaxrl.optim import clipped_adam
+from jaxrl.optim import clipped_adam, descend
 from jaxrl.tree import as_arrays
 from jaxrl.types import Agent, Array, Metrics, Policy, PyTree, Transition, item, no_memory, weighted_mean
 
@@ -95,8 +95,7 @@ def bc(
         del key
         hp = state.hparams
         gradient, metrics = jax.grad(total_loss, has_aux=True)(state.params, hp, blank(data))
-        step, opt_state = optimizer(hp).update(gradient, state.opt_state, state.params)
-        return BCState(hp, optax.apply_updates(state.params, step), opt_state), metrics
+        return BCState(hp, *descend(optimizer(hp), gradient, state.opt_state, state.params)), metrics
 
     return Agent(
         init, no_memory, act, act_greedy, update, actor=lambda state: state._replace(opt_state=()), hparams=hparams

@@ -17,7 +17,7 @@ import optax
 
 from jaxrl import divergences, losses
 from jaxrl.gradients import blank
-from jaxrl.optim import clipped_adam
+from jaxrl.optim import clipped_adam, descend
 from jaxrl.tree import as_arrays
 from jaxrl.types import (
     Agent,
@@ -141,8 +141,7 @@ def iql(
         del key
         hp = state.hparams
         gradient, (metrics, priority) = jax.grad(loss, has_aux=True)(state.params, state, blank(data))
-        step, opt_state = optimizer(hp).update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, step)
+        params, opt_state = descend(optimizer(hp), gradient, state.opt_state, state.params)
         target_params = optax.incremental_update(params["critic"], state.target_params, hp.target_rate)
         if "index" in data.extras:
             metrics["priority"] = priority

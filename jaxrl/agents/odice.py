@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl import parallel
 from jaxrl.divergences import Divergence, pearson_chi2
 from jaxrl.gradients import blank, cosine, project_out
-from jaxrl.optim import clipped_adam
+from jaxrl.optim import clipped_adam, descend
 from jaxrl.tree import as_arrays
 from jaxrl.types import (
     Agent,
@@ -144,7 +145,7 @@ def odice(
         params = {"value": state.params["value"]}
         push, mean = jax.grad(linear, has_aux=True)(params)
         g_f, residual = jax.grad(forward, has_aux=True)(params)
-        g_b = jax.grad(backward)(params)
+        g_f, g_b = parallel.mean((g_f, jax.grad(backward)(params)))  # what they are projected on is of all shards
         metrics = {"value": mean, "gradient_cosine": cosine(g_f, g_b)}
         if gradient == "true":
             g_f, residual = jax.grad(both, has_aux=True)(params)
@@ -166,8 +167,7 @@ def odice(
         metrics["policy_loss"], policy_grad = jax.value_and_grad(policy_loss)(state.params["policy"])
         metrics["policy_weight"] = weighted_mean(row_weight, data)
         both = {"policy": policy_grad, "value": value_grad}
-        step, opt_state = optimizer(hp).update(both, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, step)
+        params, opt_state = descend(optimizer(hp), both, state.opt_state, state.params)
         target_params = optax.incremental_update(params["value"], state.target_params, hp.target_rate)
         if "index" in extras:
             metrics["priority"] = jnp.max(jnp.abs(residual), axis=0)

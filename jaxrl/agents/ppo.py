@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import losses, returns
+from jaxrl import losses, parallel, returns
 from jaxrl.counters import increment
 from jaxrl.minibatch import minibatches
-from jaxrl.optim import clipped_adam
+from jaxrl.optim import clipped_adam, descend
 from jaxrl.tree import as_arrays
 from jaxrl.types import (
     Agent,
@@ -261,22 +261,18 @@ def ppo(
 
     def update(key: Array, state: PPOState, data: Transition) -> tuple[PPOState, Metrics]:
         hp, (length, num_envs) = state.hparams, data.reward.shape[:2]
-        steps = state.num_updates.astype(jnp.float32) * (length * num_envs)
+        steps = state.num_updates.astype(jnp.float32) * (length * num_envs * parallel.num_shards())
         remaining = jnp.maximum(1.0 - steps / hp.decay_steps, 0.0)
         decayed = optimizer(hp._replace(learning_rate=hp.learning_rate * remaining))
         batch = prepare(hp, state.params, data)
 
-        def descend(params: PyTree, opt_state: PyTree, batch: Batch):
-            gradient, metrics = jax.grad(loss, has_aux=True)(params, hp, steps, batch)
-            step, opt_state = decayed.update(gradient, opt_state, params)
-            return optax.apply_updates(params, step), opt_state, metrics
-
         def minibatch(carry, batch: Batch):
             params, opt_state, stopped = carry
-            *then, metrics = descend(params, opt_state, batch)
+            gradient, metrics = jax.grad(loss, has_aux=True)(params, hp, steps, batch)
+            then = descend(decayed, gradient, opt_state, params)
             if kl_early_stop:
-                stopped = stopped | (metrics["approx_kl"] > hp.target_kl)
-                then = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), then, [params, opt_state])
+                stopped = stopped | (parallel.mean(metrics["approx_kl"]) > hp.target_kl)
+                then = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), then, (params, opt_state))
             return (*then, stopped), metrics
 
         def epoch(carry, key: Array):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import returns
+from jaxrl import parallel, returns
 from jaxrl.action_values import ActionValues, take
 from jaxrl.counters import increment
 from jaxrl.gradients import blank
@@ -139,7 +139,7 @@ def pqn(
 
     def update(key: Array, state: PQNState, data: Transition) -> tuple[PQNState, Metrics]:
         hp, (length, num_envs) = state.hparams, data.reward.shape[:2]
-        steps = state.num_updates.astype(jnp.float32) * (length * num_envs)
+        steps = state.num_updates.astype(jnp.float32) * (length * num_envs * parallel.num_shards())
         learning_rate = hp.learning_rate * jnp.maximum(1.0 - steps / hp.decay_steps, 0.0)
         decayed = optimizer(hp._replace(learning_rate=learning_rate))
         batch = prepare(hp, state.params, blank(data))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import losses
+from jaxrl import losses, parallel
 from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.networks import ensemble
@@ -147,7 +147,7 @@ def td3(
         raw = raw_action(params, data.observation)
         first = jax.tree.map(lambda x: x[0], critic_params)
         value = critic.apply(first, (), (data.observation, distribution.transform(raw)))[1]
-        size = jax.lax.stop_gradient(weighted_mean(jnp.abs(value), data))
+        size = parallel.mean(weighted_mean(jnp.abs(jax.lax.stop_gradient(value)), data))
         scale = jnp.where(hp.bc_coefficient > 0, 1.0 / jnp.maximum(size, 1e-8), 1.0)
         error = (raw - distribution.inverse(data.action)).reshape(*value.shape, -1)
         return weighted_mean(hp.bc_coefficient * jnp.mean(error * error, -1) - scale * value, data)

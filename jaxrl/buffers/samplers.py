@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.buffers import tree
 from jaxrl.buffers.ring import Ring, oldest
 from jaxrl.types import Array, PyTree
@@ -88,9 +89,11 @@ def prioritized(hparams: PrioritizedHparams = PrioritizedHparams()) -> Sampler:
     def sample(key: Array, hparams: PrioritizedHparams, state: PrioritizedState, ring: Ring, batch_size, length):
         columns = ring.data.reward.shape[1]
         index = tree.stratified(key, state.sums, batch_size)
-        # The factor n of the paper cancels against the largest weight.
-        log_weight = -hparams.importance_exponent * jnp.log(jnp.maximum(tree.get(state.sums, index), 1e-30))
-        importance = jnp.exp(log_weight - jnp.max(log_weight))
+        # The factor n of the paper cancels against the largest weight; so does the sum, but for that of other shards.
+        log_sum = jnp.log(jnp.maximum(tree.total(state.sums), 1e-30))
+        log_share = jnp.log(jnp.maximum(tree.get(state.sums, index), 1e-30)) - (log_sum - parallel.mean(log_sum))
+        log_weight = -hparams.importance_exponent * log_share
+        importance = jnp.exp(log_weight - parallel.max(jnp.max(log_weight)))
         return index // columns, index % columns, {"index": index, "weight": importance}
 
     def prioritize(hparams: PrioritizedHparams, state: PrioritizedState, index: Array, priority: Array):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxrl import counters
+from jaxrl import counters, parallel
 from jaxrl.combinators.lift import lift, salted
 from jaxrl.counters import Count, advance
 from jaxrl.exploration import Exploration
@@ -57,7 +57,8 @@ def with_exploration(agent: Agent, exploration: Exploration) -> Agent:
     def observe(key: Array, state: WithExplorationState, fresh: Transition) -> tuple[WithExplorationState, Metrics]:
         length, num_envs = fresh.reward.shape[:2]
         agent_state, metrics = agent.observe(key, state.agent, fresh)
-        return state._replace(agent=agent_state, num_steps=advance(state.num_steps, length * num_envs)), metrics
+        num_steps = advance(state.num_steps, length * num_envs * parallel.num_shards())
+        return state._replace(agent=agent_state, num_steps=num_steps), metrics
 
     def update(key: Array, state: WithExplorationState, data: Transition) -> tuple[WithExplorationState, Metrics]:
         agent_state, metrics = agent.update(key, state.agent, data)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.loop import run
 from jaxrl.tree import edit_fields, field_names, map_hparams
 from jaxrl.types import Array, Loop, Metrics, PyTree
@@ -118,10 +119,11 @@ def _fitness(metric: str, metrics: Metrics) -> Array:
     """Mean of a metric [period, P] over the period; NaN where it has a count of 0."""
     count = metric.rsplit("/", 1)[0] + "/count"
     if f"{metric}_sum" in metrics and count in metrics:
-        return jnp.sum(metrics[f"{metric}_sum"], 0) / jnp.sum(metrics[count], 0)
+        total, episodes = parallel.sum((jnp.sum(metrics[f"{metric}_sum"], 0), jnp.sum(metrics[count], 0)))
+        return total / episodes
     if metric not in metrics:
         raise ValueError(f"pbt: there is no metric {metric!r}; there are {', '.join(sorted(metrics))}")
-    return jnp.mean(metrics[metric], 0)
+    return parallel.mean(jnp.mean(metrics[metric], 0))
 
 
 def _values(agent: PyTree, names: list[str]) -> Metrics:

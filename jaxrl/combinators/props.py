@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import losses
+from jaxrl import losses, parallel
 from jaxrl.combinators.lift import lift, salted
 from jaxrl.counters import increment
 from jaxrl.loop import merge_metrics
@@ -186,6 +186,7 @@ def props(
             *now, ended, taken = carry
             gradient, kl = jax.grad(loss, has_aux=True)(now[0], rows)
             then = select(ended, now, list(descend(steps, gradient, now[1], now[0])))
+            kl = parallel.mean(kl)
             return (*then, ended | (kl > hp.refit_target_kl), taken + ~ended), jnp.where(ended, -jnp.inf, kl)
 
         def one_pass(carry, key: Array):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.buffers.tree import NO_INDEX
 from jaxrl.combinators.exploration import WithExplorationState
 from jaxrl.combinators.lift import lift, salted
@@ -59,7 +60,7 @@ def with_replay(agent: Agent, buffer: Buffer, updates_per_step: int = 1) -> Agen
 
     def update(key: Array, state: WithReplayState, fresh: Transition) -> tuple[WithReplayState, Metrics]:
         del fresh  # in the buffer since `observe`
-        ready = buffer.is_ready(state.buffer)
+        ready = parallel.all(buffer.is_ready(state.buffer))
 
         def once(state: WithReplayState, key: Array) -> tuple[WithReplayState, Metrics]:
             data = buffer.sample(salted(key), state.buffer)
