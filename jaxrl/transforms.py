@@ -10,6 +10,8 @@ from typing import Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl import counters
+from jaxrl.counters import Count
 from jaxrl.loop import merge_metrics
 from jaxrl.normalize import Statistics, init_statistics, update_statistics
 from jaxrl.tree import as_arrays
@@ -59,6 +61,66 @@ def recompute_reward(reward: Callable[[Transition], Array]) -> Transform:
       reward: data -> shape of `data.reward`. For files there is `jaxrl.data.recompute`.
     """
     return stateless(lambda data: data._replace(reward=reward(data)))
+
+
+class WeighRewardsHparams(NamedTuple):
+    """Numbers of `weigh_rewards`."""
+
+    reward_period: float = 100_000.0  # > 0 environment steps between two changes of the weights
+
+
+class WeighRewardsState(NamedTuple):
+    """State of `weigh_rewards`."""
+
+    hparams: WeighRewardsHparams
+    num_steps: Count  # environment steps so far
+
+
+def weigh_rewards(
+    weights: tuple[float, ...],
+    growth: tuple[float, ...],
+    limits: tuple[float, ...],
+    hparams: WeighRewardsHparams = WeighRewardsHparams(),
+) -> Transform:
+    """reward = w . extras["reward_terms"], w = min(weights growth^(n // reward_period), limits) after n steps.
+
+    A curriculum of rewards (Eschmann et al. 2023, https://arxiv.org/abs/2311.13081). Inside of `with_replay` every
+    sampled row has today's reward, as if all stored rewards had been computed again; outside of it there is no effect,
+    as buffers store what the environment recorded.
+
+    Args:
+      weights: [K] of the terms, at first.
+      growth: [K] what they are multiplied with each period.
+      limits: [K] what they do not exceed.
+
+    Raises:
+      ValueError: for lengths that differ; in `init`, for data whose terms are missing or not K.
+    """
+    if not len(weights) == len(growth) == len(limits):
+        sizes = f"{len(weights)}, {len(growth)} and {len(limits)}"
+        raise ValueError(f"weigh_rewards: weights, growth and limits have {sizes} entries, must agree")
+    base, factor, limit = (jnp.asarray(x, jnp.float32) for x in (weights, growth, limits))
+
+    def init(key: Array, hparams: WeighRewardsHparams, example: Transition) -> WeighRewardsState:
+        del key
+        terms = example.extras.get("reward_terms")
+        if terms is None or terms.shape[-1:] != base.shape:
+            has = "is missing" if terms is None else f"has {terms.shape[-1]} entries"
+            raise ValueError(f"weigh_rewards: there are {len(weights)} weights, extras['reward_terms'] {has}")
+        return WeighRewardsState(as_arrays(hparams), counters.zero())
+
+    def apply(key: Array, state: WeighRewardsState, data: Transition) -> Transition:
+        del key
+        periods = jnp.floor(state.num_steps.rounded / state.hparams.reward_period)
+        today = jnp.minimum(base * jnp.minimum(factor**periods, 1e30), limit)  # 0 times infinity is NaN
+        return data._replace(reward=jnp.sum(today * data.extras["reward_terms"], -1))
+
+    def observe(key: Array, state: WeighRewardsState, fresh: Transition) -> tuple[WeighRewardsState, Metrics]:
+        del key
+        length, num_envs = fresh.reward.shape[:2]
+        return state._replace(num_steps=counters.advance(state.num_steps, length * num_envs)), {}
+
+    return Transform(init, apply, observe, hparams)
 
 
 def clip_reward(low: float = -1.0, high: float = 1.0) -> Transform:

@@ -22,7 +22,7 @@ from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.networks import ensemble
 from jaxrl.optim import adam, descend
-from jaxrl.tree import as_arrays
+from jaxrl.tree import as_arrays, select
 from jaxrl.types import (
     Agent,
     Array,
@@ -47,6 +47,7 @@ class TD3Hparams(NamedTuple):
     target_rate: float = 0.005  # [0, 1], Polyak: how far targets move when they do
     target_noise: float = 0.2  # deviation of the noise on the target policy's actions
     target_noise_clip: float = 0.5  # bound on its magnitude
+    policy_warm_up_updates: float = 0.0  # updates of the critics and targets before the first of the policy
     bc_coefficient: float = 0.0  # of TD3+BC: its 1 / alpha (alpha 2.5 is 0.4); 0 is TD3
 
 
@@ -152,17 +153,22 @@ def td3(
         error = (raw - distribution.inverse(data.action)).reshape(*value.shape, -1)
         return weighted_mean(hp.bc_coefficient * jnp.mean(error * error, -1) - scale * value, data)
 
-    def learn_policy(hp: TD3Hparams, moving: tuple, critic_params: PyTree, data: Transition) -> tuple[tuple, Array]:
-        """A step of the policy, one of all targets."""
+    def learn_policy(
+        hp: TD3Hparams, moving: tuple, critic_params: PyTree, data: Transition, count: Array
+    ) -> tuple[tuple, Array]:
+        """A step of the policy, once the critics are warm, and one of all targets."""
         params, opt_state, target_params = moving
         loss, gradient = jax.value_and_grad(policy_loss)(params, hp, critic_params, data)
-        params, opt_state = descend(optimizers(hp)["policy"], gradient, opt_state, params)
+        stepped = descend(optimizers(hp)["policy"], gradient, opt_state, params)
+        params, opt_state = select(count > hp.policy_warm_up_updates, stepped, (params, opt_state))
         learned = {"policy": params, "critic": critic_params}
         target_params = optax.incremental_update(learned, target_params, hp.target_rate)
         return (params, opt_state, target_params), policy_period * loss  # the mean over updates is the loss
 
-    def skip_policy(hp: TD3Hparams, moving: tuple, critic_params: PyTree, data: Transition) -> tuple[tuple, Array]:
-        del hp, critic_params, data
+    def skip_policy(
+        hp: TD3Hparams, moving: tuple, critic_params: PyTree, data: Transition, count: Array
+    ) -> tuple[tuple, Array]:
+        del hp, critic_params, data, count
         return moving, jnp.zeros(())
 
     def update(key: Array, state: TD3State, data: Transition) -> tuple[TD3State, Metrics]:
@@ -171,7 +177,7 @@ def td3(
         target = targets(key, hp, state.target_params, data)
         (loss, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(params["critic"], target, data)
         critic_params, critic_opt = descend(optimizers(hp)["critic"], gradient, opt_state["critic"], params["critic"])
-        inputs = hp, (params["policy"], opt_state["policy"], state.target_params), critic_params, data
+        inputs = hp, (params["policy"], opt_state["policy"], state.target_params), critic_params, data, count
         if policy_period == 1:
             moved, loss_of_policy = learn_policy(*inputs)
         else:

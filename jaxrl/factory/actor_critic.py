@@ -10,7 +10,7 @@ from jaxrl.agents.awac import awac
 from jaxrl.agents.cql import CQLHparams, conservative
 from jaxrl.agents.sac import SACHparams, sac
 from jaxrl.agents.td3 import td3
-from jaxrl.factory.parts import default_torso, vector_view
+from jaxrl.factory.parts import actor_space, critic_space, default_torso, vector_view
 from jaxrl.networks.core import map_outputs
 from jaxrl.spaces import Box
 from jaxrl.types import Agent, Array, Env, Network, Policy, PyTree
@@ -162,7 +162,7 @@ def build_td3(
     """
     _check("td3", env)
     distribution = distributions.for_space(env.action_space)
-    torso = default_torso(env.observation_space, widths, activation, ())
+    torso = default_torso(actor_space(env.observation_space), widths, activation, ())
     head = networks.dense(distribution.num_params - distribution.num_scale, scale=0.01)
     return td3(
         Policy(map_outputs(networks.sequential(torso, head), _bounded_mode), distribution),
@@ -202,7 +202,7 @@ def build_awac(
       squash: actions through tanh, instead of clipping.
     """
     _check("awac", env)
-    torso = default_torso(env.observation_space, widths, activation, ())
+    torso = default_torso(actor_space(env.observation_space), widths, activation, ())
     return awac(
         networks.policy(torso, distributions.for_space(env.action_space, squash=squash)),
         default_action_critic(env, widths, activation, layer_norm=layer_norm),
@@ -212,7 +212,7 @@ def build_awac(
 
 def default_action_critic(env: Env, widths: tuple[int, ...], activation: str, *, layer_norm: bool = False) -> Network:
     """Values of `(observation, action)`: an MLP on both as one vector, actions scaled to [-1, 1] where bounded."""
-    observed = vector_view(env.observation_space)
+    observed = vector_view(critic_space(env.observation_space))
     center, half_range = _scale(env.action_space)
     rank = len(env.action_space.shape)
 
@@ -232,7 +232,7 @@ def usual_target_entropy(space: Box) -> float:
 
 def _squashed_policy(name: str, env: Env, widths: tuple[int, ...], activation: str) -> Policy:
     _check(name, env)
-    torso = default_torso(env.observation_space, widths, activation, ())
+    torso = default_torso(actor_space(env.observation_space), widths, activation, ())
     distribution = distributions.for_space(env.action_space, squash=True)
     return networks.policy(torso, distribution, state_dependent_scale=True)
 

@@ -10,7 +10,7 @@ from jaxrl.agents.iql import iql
 from jaxrl.agents.odice import odice
 from jaxrl.combinators.recoil import recoil
 from jaxrl.factory.actor_critic import default_action_critic
-from jaxrl.factory.parts import default_policy, default_torso, vector_view
+from jaxrl.factory.parts import actor_space, critic_space, default_policy, default_torso, vector_view
 from jaxrl.spaces import Box
 from jaxrl.types import Agent, Env, Network, Policy
 
@@ -189,7 +189,7 @@ def _actor_critic(env: Env, widths, activation, layer_norm, num_critics, squash)
 
 
 def _policy(env: Env, widths, activation, channels, squash) -> Policy:
-    torso = default_torso(env.observation_space, widths, activation, channels)
+    torso = default_torso(actor_space(env.observation_space), widths, activation, channels)
     return default_policy(env.observation_space, torso, distributions.for_space(env.action_space, squash=squash))
 
 
@@ -197,14 +197,14 @@ def _value(env: Env, widths, activation, layer_norm) -> Network:
     if isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 3:
         raise ValueError(f"observations are images of {env.observation_space}, the default networks need vectors")
     torso = networks.mlp(widths, activation=activation, layer_norm=layer_norm)
-    return networks.critic(networks.view(torso, vector_view(env.observation_space)))
+    return networks.critic(networks.view(torso, vector_view(critic_space(env.observation_space))))
 
 
 def _critic(env: Env, widths, activation, layer_norm) -> Network:
     """A critic of (observation, action): one vector of both, integers as one-hot, bounded actions in [-1, 1]."""
     if isinstance(env.action_space, Box) and env.action_space.bounded:
         return default_action_critic(env, widths, activation, layer_norm=layer_norm)
-    views = [vector_view(space) for space in (env.observation_space, env.action_space)]
+    views = [vector_view(space) for space in (critic_space(env.observation_space), env.action_space)]
     torso = networks.mlp(widths, activation=activation, layer_norm=layer_norm)
 
     def joined(inputs):

@@ -7,7 +7,8 @@ from jaxrl.agents.ppo import PPOHparams, mirror_descent, ppo
 from jaxrl.combinators.normalize import normalize_observations as with_normalized_observations
 from jaxrl.combinators.props import props
 from jaxrl.combinators.transform import with_transform
-from jaxrl.factory.parts import default_policy, default_torso
+from jaxrl.factory.parts import actor_space, critic_space, default_policy, default_torso
+from jaxrl.spaces import Space
 from jaxrl.transforms import normalize_reward as reward_normalizer
 from jaxrl.types import Agent, Env, Network, Policy
 
@@ -170,12 +171,15 @@ def _actor_and_critic(
 ) -> tuple[Policy, Network]:
     """Separate networks; with a memory_size a GRU after the hidden layers of both."""
 
-    def torso() -> Network:
-        encoder = default_torso(env.observation_space, widths, activation, channels)
+    space = env.observation_space
+
+    def torso(seen: Space) -> Network:
+        encoder = default_torso(seen, widths, activation, channels)
         return networks.sequential(encoder, networks.gru(memory_size)) if memory_size else encoder
 
     distribution = distributions.for_space(env.action_space, squash=squash)
-    return default_policy(env.observation_space, torso(), distribution), networks.critic(torso())
+    policy = default_policy(space, torso(actor_space(space)), distribution)
+    return policy, networks.critic(torso(critic_space(space)))
 
 
 def _normalized(agent: Agent, normalize_observation: bool, normalize_reward: bool) -> Agent:

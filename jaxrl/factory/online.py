@@ -8,7 +8,9 @@ from jaxrl import buffers, exploration
 from jaxrl.combinators.exploration import with_exploration
 from jaxrl.combinators.normalize import normalize_observations
 from jaxrl.combinators.replay import with_replay
+from jaxrl.combinators.transform import with_transform
 from jaxrl.spaces import Dict
+from jaxrl.transforms import weigh_rewards
 from jaxrl.types import Agent, Env
 
 Explore = Callable[[Agent, Env], Agent]
@@ -25,13 +27,25 @@ def on_explored_rollouts(agent: Agent, env: Env) -> Agent:
     return epsilon_greedy(agent, env)
 
 
-def normalized(agent: Agent, env: Env, *, normalize_observation: bool = False) -> Agent:
-    """The learner, seeing standardised observations if asked.
+def normalized(
+    agent: Agent,
+    env: Env,
+    *,
+    normalize_observation: bool = False,
+    reward_growth: tuple[float, ...] = (),
+    reward_limits: tuple[float, ...] = (),
+) -> Agent:
+    """The learner, seeing standardised observations and a curriculum of rewards if asked.
 
     Args:
       normalize_observation: standardise observations by running moments.
+      reward_growth: where an environment records reward_terms: what the weight of each, at first that of its params,
+        is multiplied with every hparams.reward_period steps, in all data; none: rewards are as they were recorded.
+      reward_limits: what the weights then do not exceed.
     """
-    del env
+    if reward_growth:
+        weights = getattr(env.params, "reward_weights", (1.0,) * len(reward_growth))
+        agent = with_transform(agent, weigh_rewards(weights, reward_growth, reward_limits))
     return normalize_observations(agent) if normalize_observation else agent
 
 

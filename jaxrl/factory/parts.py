@@ -24,6 +24,23 @@ def default_torso(
     return networks.view(networks.mlp(widths, activation=activation, layer_norm=layer_norm), vector_view(space))
 
 
+def actor_space(space: Space) -> Space:
+    """What a policy sees: a Dict without its "privileged" part, which only a simulator knows."""
+    if not (isinstance(space, Dict) and "privileged" in space.spaces):
+        return space
+    return Dict({name: inner for name, inner in space.items if name != "privileged"})
+
+
+def critic_space(space: Space) -> Space:
+    """What critics see: the "privileged" part of a Dict where there is one, instead of all else.
+
+    Asymmetric actor-critic (Pinto et al. 2018, https://arxiv.org/abs/1710.06542).
+    """
+    if not (isinstance(space, Dict) and "privileged" in space.spaces):
+        return space
+    return Dict({"privileged": space.spaces["privileged"]})
+
+
 def default_policy(space: Space, torso: Network, distribution: Any) -> Policy:
     """A head on `torso`; logits are masked where observations have an "action_mask"."""
     policy = networks.policy(torso, distribution)

@@ -9,7 +9,7 @@ from jaxrl.agents.dqn import dqn
 from jaxrl.agents.pqn import pqn
 from jaxrl.agents.r2d2 import r2d2
 from jaxrl.distributions import for_space
-from jaxrl.factory.parts import default_policy, default_torso
+from jaxrl.factory.parts import actor_space, critic_space, default_policy, default_torso
 from jaxrl.spaces import Discrete, Space
 from jaxrl.types import Agent, Env, Network
 
@@ -64,7 +64,7 @@ def build_dqn(
     """
     hidden = _torso_widths(widths, distribution, dueling)
     values = default_action_values(
-        default_torso(env.observation_space, hidden, activation, channels, layer_norm=layer_norm),
+        default_torso(actor_space(env.observation_space), hidden, activation, channels, layer_norm=layer_norm),
         env.action_space,
         distribution,
         dueling=dueling,
@@ -79,7 +79,7 @@ def build_dqn(
     )
     behavior = None
     if constrained:
-        torso = default_torso(env.observation_space, widths, activation, channels)
+        torso = default_torso(actor_space(env.observation_space), widths, activation, channels)
         behavior = default_policy(env.observation_space, torso, for_space(env.action_space))
     return dqn(values, double=double, behavior=behavior, next_action=next_action, target_period=target_period)
 
@@ -177,7 +177,7 @@ def build_pqn(
       num_minibatches: per epoch; divides num_envs * unroll_length, or num_envs where recurrent.
     """
     hidden = _torso_widths(widths, distribution, dueling and not recurrent)
-    torso = default_torso(env.observation_space, hidden, activation, channels, layer_norm=layer_norm)
+    torso = default_torso(actor_space(env.observation_space), hidden, activation, channels, layer_norm=layer_norm)
     values = default_action_values(
         networks.sequential(torso, networks.gru(memory_size)) if recurrent else torso,
         env.action_space,
@@ -229,7 +229,7 @@ def build_r2d2(
       burn_in: rows at the start of a sequence that only refresh the memory.
       target_period: updates between two of the target.
     """
-    torso = default_torso(env.observation_space, widths, activation, channels, layer_norm=layer_norm)
+    torso = default_torso(actor_space(env.observation_space), widths, activation, channels, layer_norm=layer_norm)
     values = default_action_values(
         networks.sequential(torso, networks.gru(memory_size)),
         env.action_space,
@@ -277,7 +277,7 @@ def build_discrete_sac(
     space = env.observation_space
     hidden = _torso_widths(widths, distribution, dueling)
     values = default_action_values(
-        default_torso(space, hidden, activation, channels, layer_norm=layer_norm),
+        default_torso(critic_space(space), hidden, activation, channels, layer_norm=layer_norm),
         env.action_space,
         distribution,
         dueling=dueling,
@@ -286,5 +286,6 @@ def build_discrete_sac(
         high=high,
         num_quantiles=num_quantiles,
     )
-    policy = default_policy(space, default_torso(space, widths, activation, channels), for_space(env.action_space))
+    torso = default_torso(actor_space(space), widths, activation, channels)
+    policy = default_policy(space, torso, for_space(env.action_space))
     return discrete_sac(policy, values, num_critics=num_critics)
