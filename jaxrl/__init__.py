@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxrl import (
         buffers,
         checkpoints,
+        curricula,
         data,
         distributions,
         envs,
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 _MODULES = (
     "buffers",
     "checkpoints",
+    "curricula",
     "data",
     "distributions",
     "envs",
