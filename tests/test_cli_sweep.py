@@ -84,10 +84,10 @@ def test_the_ranking_is_that_of_final_returns(swept):
 
 def test_a_member_is_the_run_that_train_is(swept, tmp_path):
     run = tmp_path / "run"
-    command = ["train", *CARTPOLE, "--hparams.learning-rate", "1e-2", "--seed", "4", "--quiet", "--out", str(run)]
+    command = ["train", *CARTPOLE, "--hparams.learning-rate", "1e-3", "--seed", "4", "--quiet", "--out", str(run)]
     assert main(command) == 0
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    rows = [r for r in rows_of(swept / "results.csv") if (r["setting"], r["seed"]) == ("0", "4")]
+    rows = [r for r in rows_of(swept / "results.csv") if (r["setting"], r["seed"]) == ("2", "4")]
     result = json.loads((run / "result.json").read_text())
     np.testing.assert_allclose(float(rows[-1]["return"]), result["mean"], rtol=1e-6)
     assert rows[-1]["steps"] == "960" == str(metrics[-1]["steps"])
