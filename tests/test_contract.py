@@ -16,6 +16,8 @@ from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
 from jaxrl.tree import field_names
 from jaxrl.types import TimeStep, Transition
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(0)
 NUM_ENVS, LENGTH = 4, 4
 

@@ -55,9 +55,9 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [("mean return", show["mean"]), ("IQM of returns", interval), ("episodes", str(result["episodes"]))]
 
 
-def curve(steps: Sequence[int], returns: Sequence[float | None], width: int = 60, height: int = 12) -> None:
-    """Prints the learning curve, if there are points for one."""
-    points = [(x, y) for x, y in zip(steps, returns) if y is not None]
+def curve(curve: Sequence[tuple[int, float | None]], width: int = 60, height: int = 12) -> None:
+    """Prints the learning curve of steps and returns, if there are points for one."""
+    points = [(x, y) for x, y in curve if y is not None]
     if len(points) > 1:
         print("\n  return of training episodes")
         print("\n".join(draw(points, width, height)))

@@ -22,15 +22,23 @@ class Progress:
 
     Attributes:
       started: `time.perf_counter()` when the command began, less the time that earlier commands had for this run.
-      rows: of metrics.jsonl; seconds: of running chunks; compile_seconds: of XLA.
+      row: the newest of metrics.jsonl; unwritten: those that the disk did not take; curve: step and return of each.
+      seconds: of running chunks; compile_seconds: of XLA.
     """
 
     state: Any
     started: float
     steps: int = 0
-    rows: list[dict] = dataclasses.field(default_factory=list)
+    row: dict = dataclasses.field(default_factory=dict)
+    unwritten: list[dict] = dataclasses.field(default_factory=list)
+    curve: list[tuple[int, float | None]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     compile_seconds: float = 0.0
+
+    def add(self, row: dict) -> None:
+        """Keeps of a row what is needed later: very long runs have very many."""
+        self.row = row
+        self.curve.append((row["steps"], row.get("episode/return")))
 
     def notes(self) -> dict[str, float]:
         """What a checkpoint holds beside the state."""
@@ -48,8 +56,9 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
     import jax
 
     from jaxrl import __version__
-    from jaxrl.cli import compilation, programs, saving
+    from jaxrl.cli import compilation, memory, programs, saving
 
+    memory.keep_flat()
     options, name = settings.options, f"{settings.agent_name} in {settings.env_name}"
     say = functools.partial(print, flush=True) if not options["quiet"] else lambda *_, **__: None
     learner = programs.open_learner(settings) if resumed is None else None
@@ -100,7 +109,7 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
         return 1
     if not options["quiet"]:
         report.table(settings, result, out, program.unit)
-        report.curve([r["steps"] for r in progress.rows], [r.get("episode/return") for r in progress.rows])
+        report.curve(progress.curve)
     if received:
         sent, steps = signal.Signals(received[0]).name, progress.steps
         print(f"jaxrl: stopped by {sent} after {steps:,} {program.unit}; {out} has the run so far", file=sys.stderr)
@@ -127,7 +136,7 @@ def go_on(
     if settings.dataset is None:
         sizes = (options["unroll_length"], options["num_envs"])
     name, num_chunks = f"{settings.agent_name} in {settings.env_name}", program.total // program.chunk_steps
-    diverged, behind = None, False
+    diverged = None
     while progress.steps < program.total and not received:
         data = program.draw(progress.steps // program.chunk_steps)
         with bad_input(jax.errors.JaxRuntimeError, what=name):
@@ -143,8 +152,8 @@ def go_on(
         progress.seconds += seconds
         rate = program.chunk_steps / seconds
         row = run_directory.row(health.without_checks(metrics), progress.steps, progress.seconds, rate)
-        progress.rows.append(row)
-        behind = log(out, progress.rows, behind)
+        progress.add(row)
+        log(out, progress)
         if not options["quiet"]:
             done = progress.steps // program.chunk_steps
             report.progress(row, program.total, done, num_chunks, program.unit)
@@ -155,23 +164,24 @@ def go_on(
     return None
 
 
-def log(out: pathlib.Path, rows: list[dict], behind: bool) -> bool:
-    """Adds the last line to metrics.jsonl, or all of them where an earlier one failed; returns whether that did.
+def log(out: pathlib.Path, progress: Progress) -> None:
+    """Adds the newest row to metrics.jsonl, with those that could not be written before.
 
     A full disk must not end a run, and may be full for a while only.
     """
     from jaxrl.cli import saving
 
+    unwritten = progress.unwritten
+    unwritten.append(progress.row)
     try:
-        if behind:
-            saving.write_rows(out, rows)
+        if len(unwritten) > 1:  # the end of the file may be half a line
+            saving.write_rows(out, saving.read_rows(out, unwritten[0]["steps"] - 1) + unwritten)
         else:
-            run_directory.append(out, rows[-1])
+            run_directory.append(out, progress.row)
+        unwritten.clear()
     except OSError as error:
-        if not behind:
+        if len(unwritten) == 1:
             saving.warn(f"{out / 'metrics.jsonl'}: {error.strerror}; the run goes on, and writes it again later")
-        return True
-    return False
 
 
 def advance(chunk: Any, state: Any, data: Any, debug: bool) -> tuple[Any, dict, str | None]:
@@ -196,8 +206,7 @@ def finish(
     settings: Any, out: pathlib.Path, progress: Progress, saver: Any, key: Any, received: list[int]
 ) -> dict[str, Any]:
     """The last checkpoint, the policy, the learner, the evaluation; result.json comes last and is returned."""
-    row = progress.rows[-1] if progress.rows else {}
-    saver.save(progress.state, progress.steps, progress.notes(), row.get("episode/return"))
+    saver.save(progress.state, progress.steps, progress.notes(), progress.row.get("episode/return"))
     actor, evaluation = settings.agent.actor(progress.state.agent), None
     run_directory.save_policy(out, settings, actor, progress.steps)
     run_directory.save_learner(out, settings, progress.state.agent, progress.steps)

@@ -64,7 +64,8 @@ class Saver:
         progress.compile_seconds = number(notes.get("compile_seconds")) or 0.0
         progress.started -= number(notes.get("wall_seconds")) or 0.0
         with bad_input(OSError, what=str(out)):
-            progress.rows = go_back(out, steps, resumed.config)
+            for row in go_back(out, steps, resumed.config):
+                progress.add(row)
 
     def wait(self) -> None:
         """Until what was saved is on the disk."""
