@@ -3,13 +3,14 @@
     python benchmarks/reliability/soak.py [--minutes 30] [--agents ppo dqn] [--quick] [--write]
 
 The command line itself trains in a process of its own, with a checkpoint every 20 seconds, until it is told to stop by
-SIGTERM; steps are without end, and chunks short enough for 200 of them. One agent after the other, `--minutes` each:
-30 by default, 240 for a night. `--quick` is 2 minutes each, too short for a slope, which is then not judged. `--write`
+SIGTERM; steps are without end, and chunks short enough for 200 of them. All agents at once, for `--minutes`: 30 by
+default, 240 for a night. `--quick` is 2 minutes, too short for a slope, which is then not judged. `--write`
 writes docs/reliability/soak.md. Exit status 1 if memory grows by 1 MB an hour or more beyond twice the standard error,
 files, threads or disk grow, or the run does not end as it should.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -166,16 +167,17 @@ def main() -> int:
     minutes = 2.0 if options.quick else options.minutes
 
     rows, problems = [], []
-    for agent in options.agents:
-        with tempfile.TemporaryDirectory() as name:
-            row, wrong = judge(watch(agent, minutes, pathlib.Path(name)), not options.quick)
+    with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(len(options.agents)) as pool:
+        folders = [pathlib.Path(name, agent) for agent in options.agents]
+        results = list(pool.map(watch, options.agents, [minutes] * len(folders), folders))
+    for agent, result in zip(options.agents, results):
+        row, wrong = judge(result, not options.quick)
         rows.append(row)
         problems += [f"{agent}: {x}" for x in wrong]
-        print("; ".join(f"{k} {v}" for k, v in row.items()), *wrong, sep="\n", flush=True)  # while the next one runs
     done = (
-        "`jaxrl train` runs for a long time in a process of its own, chunk after chunk, with a checkpoint every 20 "
-        "seconds, and is stopped by SIGTERM. Memory is the anonymous resident part, read every 2 seconds; the first "
-        "quarter of the time is warm-up, the slope is that of a line through the least values of 24 blocks of the "
+        "`jaxrl train` runs for a long time in a process of its own for each agent, all at once, with a checkpoint "
+        "every 20 seconds, and is stopped by SIGTERM. Memory is the anonymous resident part, read every 2 seconds; the "
+        "first quarter of the time is warm-up, the slope is that of a line through the least values of 24 blocks of the "
         "rest, with two standard errors. `most`: the largest number in the first and in the second half after "
         "warm-up. Other work ran on the machine."
     )
