@@ -177,8 +177,8 @@ def main() -> int:
     done = (
         "`jaxrl train` runs for a long time in a process of its own for each agent, all at once, with a checkpoint "
         "every 20 seconds, and is stopped by SIGTERM. Memory is the anonymous resident part, read every 2 seconds; the "
-        "first quarter of the time is warm-up, the slope is that of a line through the least values of 24 blocks of the "
-        "rest, with two standard errors. `most`: the largest number in the first and in the second half after "
+        "first quarter of the time is warm-up, the slope is that of a line through the least values of 24 blocks of "
+        "the rest, with two standard errors. `most`: the largest number in the first and in the second half after "
         "warm-up. Other work ran on the machine."
     )
     return finish("soak", "Soak", done, rows, problems, options.write)
