@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -222,6 +223,34 @@ def test_static_choices_are_groups(folder, capsys):
     assert main(["sweep", "--resume", "sweep"]) == 2  # its environment is code, which a file does not choose
     assert "give it again, as in jaxrl sweep ppo toys:clock --resume sweep" in capsys.readouterr().err
     assert main(["sweep", "ppo", "toys:clock", "--resume", "sweep", "--quiet"]) == 0
+
+
+def test_what_does_not_fit_in_memory_is_one_line(folder, capsys, monkeypatch):
+    from jaxrl.cli import programs
+
+    monkeypatch.setattr(programs, "free_memory", lambda: 1000)
+    assert main(["sweep", *CARTPOLE, "--evaluations", "3", "--out", "sweep", "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert "sweep: one member takes" in err and "bytes, and 1,000 may be used" in err and err.count("\n") == 1
+
+
+def test_ctrl_c_waits_for_members_that_run(folder, capsys, monkeypatch, added):
+    add = Journal.add
+
+    def interrupted(*a):
+        add(*a)
+        if len(added) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "add", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["sweep", *CARTPOLE, "--evaluations", "3", "--seeds", "40", "--out", "sweep", "--quiet"]) == 130
+    assert signal.getsignal(signal.SIGINT) == before
+    done = len(added)
+    assert 1 <= done < 40 and f"stopped by SIGINT; {done} members are in sweep" in capsys.readouterr().err
+    assert len(rows_of(folder / "sweep/results.csv")) == 3 * done and not (folder / "sweep/ranking.csv").exists()
+    assert main(["sweep", "--resume", "sweep"]) == 0 and sorted(added) == [(0, seed) for seed in range(40)]
+    assert f"  {done} members are there already" in capsys.readouterr().out
 
 
 def test_alternatives():

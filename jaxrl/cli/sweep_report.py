@@ -38,17 +38,17 @@ def introduction(sweep: Any, journal: Journal, out: pathlib.Path) -> list[str]:
 
 
 class Progress:
-    """A line as members end, which rewrites itself in a terminal; elsewhere one every tenth of them."""
+    """A line as members end: every one in a terminal, elsewhere one every tenth of them."""
 
     def __init__(self, journal: Journal, number: int, say: Callable[[str], None]):
         self._journal, self._number, self._say = journal, number, say
         self._done, self._steps, self._started = 0, 0, time.perf_counter()
 
-    def add(self, member: tuple[int, int]) -> None:
+    def add(self, member: tuple[int, int], new: int) -> None:
+        """Counts a member that has got `new` rows."""
         rows, before = self._journal.rows[member], self._done
-        first = rows[0]["evaluation"] == len(rows) or len(rows) == len(self._journal.steps[member[0]])
         self._done += 1
-        self._steps += rows[-1]["steps"] - (0 if first else rows[-2]["steps"])
+        self._steps += rows[-1]["steps"] - (rows[-1 - new]["steps"] if len(rows) > new else 0)
         if self._done * 10 // self._number == before * 10 // self._number and not sys.stdout.isatty():
             return
         seconds = time.perf_counter() - self._started

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator
 
 from jaxrl.cli import sweep_programs, sweep_report
 from jaxrl.cli.errors import bad_input
-from jaxrl.cli.sweep_results import Journal, load_state, ranking, save_state, state_path
+from jaxrl.cli.sweep_results import STATES, Journal, load_state, ranking, save_state, state_path
 
 Member = tuple[int, int]  # setting, seed
 Say = Callable[[str], None]
@@ -41,6 +41,8 @@ def train(sweep: Any, out: pathlib.Path, started: float) -> int:
                 sent, done = signal.Signals(received[0]).name, len(journal.rows)
                 print(f"jaxrl: stopped by {sent}; {done} members are in {out}: --resume goes on", file=sys.stderr)
                 return 128 + received[0]
+    for path in (out / STATES).iterdir():  # of members that a kill left with two of them
+        path.unlink()
     rows = ranking(journal, left)
     sweep_report.write_ranking(out, rows)
     for line in sweep_report.table(sweep, rows, time.perf_counter() - started):
@@ -81,7 +83,7 @@ def train_rung(sweep: Any, journal: Journal, alive: list[int], rung: int, say: S
             for chosen, found, seconds in _finished(planned, members, arguments, part, received):
                 for member, result in zip(chosen, found):
                     take(journal, member, result, halving, rung, seconds / len(chosen), planned.seconds)
-                    progress.add(member)
+                    progress.add(member, 1 if halving else wanted)
 
 
 def take(

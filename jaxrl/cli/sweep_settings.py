@@ -15,6 +15,7 @@ from jaxrl.cli.errors import BadInput
 
 PATHS = ("--dataset", "--demonstrations", "--init-from")  # in which a comma is a comma
 REFUSED = ("--init-from", "--window", "--debug", "--checkpoints", "--no-checkpoints", "--keep", "--out")
+REFUSED += ("--devices", "--coordinator", "--num-processes", "--process-id")
 REFUSED += ("--checkpoint-steps", "--checkpoint-minutes", "--checkpoint-replay", "--no-checkpoint-replay")
 
 Words = tuple[str, ...]  # after a flag
