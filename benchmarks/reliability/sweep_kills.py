@@ -77,9 +77,9 @@ def trial(arguments, folder, name, window, draw, kills):
     while True:
         process = sweep(command, folder)
         try:
-            process.communicate(timeout=draw.uniform(0, window) if struck < kills else None)
+            said, _ = process.communicate(timeout=draw.uniform(0, window) if struck < kills else None)
             if process.returncode:
-                raise RuntimeError(f"{name}: ended with {process.returncode}")
+                raise RuntimeError(f"{name}: ended with {process.returncode}: {said[-2000:]}")
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
