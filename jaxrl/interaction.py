@@ -6,6 +6,7 @@ environment after the transition (with its true successor) has been recorded.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -95,17 +96,28 @@ def rollout(
         interaction = fresh(pool_key, num_envs)
     pool = fresh(pool_key, reset_pool) if reset_pool and not episodic else None
 
-    def reset(key: Array) -> Interaction:
-        if pool is None:
-            return fresh(key, num_envs)
+    def choose(key: Array) -> tuple[Array, Array]:
         choice_key, memory_key = jax.random.split(key)
-        index = jax.random.randint(choice_key, (num_envs,), 0, reset_pool)
-        chosen = jax.tree.map(lambda x: x[index], pool._replace(params=() if params_axis is None else pool.params))
-        memory = agent.init_memory(memory_key, agent_state, chosen.observation)
-        return chosen._replace(memory=memory)
+        return jax.random.randint(choice_key, (num_envs,), 0, reset_pool), memory_key
 
-    def step(now: Interaction, keys) -> tuple[Interaction, Transition]:
-        act_key, step_keys, reset_key = keys
+    def take(choice: tuple[Array, Array]) -> Interaction:
+        index, memory_key = choice
+        chosen = jax.tree.map(lambda x: x[index], pool._replace(params=() if params_axis is None else pool.params))
+        return chosen._replace(memory=agent.init_memory(memory_key, agent_state, chosen.observation))
+
+    def make(key: Array) -> Interaction:
+        made = fresh(key, num_envs)
+        return made._replace(params=() if params_axis is None else made.params)
+
+    # A few random numbers take as long as many on a CPU: those of all resets are drawn before the scan.
+    resets, reset = jax.random.split(reset_key, unroll_length), make
+    if pool is not None:
+        resets, reset = jax.vmap(choose)(resets), take
+    elif not episodic and _is_small(jax.eval_shape(make, jax.random.key(0))):
+        resets, reset = jax.vmap(make)(resets), lambda made: made
+
+    def step(now: Interaction, inputs) -> tuple[Interaction, Transition]:
+        act_key, step_keys, ready = inputs
         env_state, memory, data = interact(act_key, step_keys, agent.act, agent_state, env, now, params_axis)
         if now.ended.ndim > 1 or episodic:
             data = _mark_ended(data, now.ended)
@@ -114,14 +126,11 @@ def rollout(
         then = now._replace(env_state=env_state, observation=data.next_observation, memory=memory, ended=ended)
         if episodic:
             return _where(_all_out(now.ended), now, then, params_axis), data
-        return _where(_all_out(ended), reset(reset_key), then, params_axis), data
+        return _where(_all_out(ended), reset(ready), then, params_axis), data
 
-    keys = (
-        jax.random.split(act_key, unroll_length),
-        jax.random.split(step_key, (unroll_length, num_envs)),
-        jax.random.split(reset_key, unroll_length),
-    )
-    then, data = jax.lax.scan(step, interaction, keys)
+    act_keys = jax.random.split(act_key, unroll_length)
+    step_keys = jax.random.split(step_key, (unroll_length, num_envs))
+    then, data = jax.lax.scan(step, interaction, (act_keys, step_keys, resets))
     episode, metrics = _episode_statistics(interaction.episode, data)
     return then._replace(episode=episode), data, metrics
 
@@ -166,6 +175,15 @@ def _start(key, agent, agent_state, env, params, shape: tuple[int, ...], params_
     memory = agent.init_memory(memory_key, agent_state, observation)
     episode = Episode(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32))
     return Interaction(env_state, params, observation, memory, jnp.zeros(shape, bool), episode)
+
+
+def _is_small(made: Interaction) -> bool:
+    """Whether fresh states for each step of a rollout are of little weight beside the observations that it records."""
+
+    def nbytes(tree: PyTree) -> int:
+        return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    return nbytes(made) <= max(1024 * made.ended.shape[0], 4 * nbytes(made.observation))
 
 
 def _all_out(ended: Array) -> Array:
