@@ -11,10 +11,11 @@ rows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 Array = jax.Array
 
@@ -31,17 +32,17 @@ def num_shards() -> int:
 
 def mean(tree: Any) -> Any:
     """The mean over shards of every leaf."""
-    return jax.lax.pmean(tree, SHARDS) if _is_bound() else tree
+    return _reduce(jax.lax.pmean, tree)
 
 
 def sum(tree: Any) -> Any:
     """The sum over shards of every leaf."""
-    return jax.lax.psum(tree, SHARDS) if _is_bound() else tree
+    return _reduce(jax.lax.psum, tree)
 
 
 def max(tree: Any) -> Any:
     """The maximum over shards of every leaf."""
-    return jax.lax.pmax(tree, SHARDS) if _is_bound() else tree
+    return _reduce(jax.lax.pmax, tree)
 
 
 def all(condition: Array) -> Array:
@@ -63,6 +64,17 @@ def first_row(row: Array, num_columns: int) -> Array:
     largest = jnp.iinfo(row.dtype).max
     found = jax.lax.pmin(jnp.where(row < 0, largest, mine), SHARDS)
     return jnp.where(found == largest, -1, found)
+
+
+def _reduce(reduction: Callable[..., Array], tree: Any) -> Any:
+    """All leaves of a dtype at once, as one exchange of many numbers takes hardly longer than one of few."""
+    if not _is_bound():
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    if len(leaves) > 1 and len({x.dtype for x in leaves}) == 1:
+        flat, unravel = ravel_pytree(tree)
+        return unravel(reduction(flat, SHARDS))
+    return structure.unflatten([reduction(x, SHARDS) for x in leaves])
 
 
 def _is_bound() -> bool:

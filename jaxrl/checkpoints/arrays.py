@@ -58,9 +58,13 @@ def write(folder: pathlib.Path, step: int, packs: Packs) -> None:
 
     # It deletes nothing, and looks into no other step: what is kept is our decision, manifest by manifest.
     options = ocp.CheckpointManagerOptions(
-        enable_async_checkpointing=False, save_root_metadata=False, lightweight_initialize=True
+        enable_async_checkpointing=False,
+        save_root_metadata=False,
+        lightweight_initialize=True,
+        create=False,
+        **_alone(),
     )
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False, **_alone())
     with (
         _quiet(),
         ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handler) as manager,
@@ -82,11 +86,23 @@ def read(folder: pathlib.Path, shapes: Shapes) -> dict[str, np.ndarray]:
     restore_args = {dtype: ocp.RestoreArgs(restore_type=np.ndarray) for dtype in sizes}
     arguments = ocp.args.PyTreeRestore(item=dict.fromkeys(sizes, 0), restore_args=restore_args)
     with _quiet():
-        packs = ocp.PyTreeCheckpointHandler(use_ocdbt=False).restore(where, args=arguments)
+        packs = ocp.PyTreeCheckpointHandler(use_ocdbt=False, **_alone()).restore(where, args=arguments)
     for dtype, size in sizes.items():
         if (packs[dtype].shape, str(packs[dtype].dtype)) != ((size,), dtype):
             raise ValueError(f"{dtype} is {packs[dtype].dtype}{list(packs[dtype].shape)}, must be {dtype}[{size}]")
     return split(packs, shapes)
+
+
+def _alone() -> dict[str, Any]:
+    """Options with which orbax does not wait for the other processes of a run, where there are any."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return {}
+    me = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(me, active_processes={me}, barrier_sync_key_prefix=f"jaxrl{me}")
+    return {"multiprocessing_options": options}
 
 
 def _check_layout(folder: pathlib.Path, sizes: dict[str, int]) -> None:

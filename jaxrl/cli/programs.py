@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Callable, NamedTuple
 
+from jaxrl.cli import hosts
 from jaxrl.cli.errors import BadInput, bad_input
 
 MOST_UPDATES = 20_000  # of a chunk
@@ -47,16 +48,22 @@ def make(settings: Any) -> Program:
     updates, chunks = plan(options["steps"], one, options.get("updates_per_chunk"))
     with bad_input(Exception, what=f"{settings.agent_name} in {settings.env_name}"):
         loop = online_loop(settings)
-        notes = replay_notes(loop, settings)
+        notes = replay_notes(settings)
     total = updates * one * chunks
     return Program(lambda data: loop, (), lambda _: (), updates, updates * one, total, options["steps"], "steps", notes)
 
 
 def online_loop(settings: Any) -> Any:
+    return hosts.spread(one_loop(settings), settings.options["devices"])
+
+
+def one_loop(settings: Any) -> Any:
+    """The loop of one device's share."""
     from jaxrl.loop import online
 
-    sizes = {k: settings.options[k] for k in ("num_envs", "unroll_length", "reset_pool")}
-    return online(settings.agent, settings.env, **sizes)
+    options = settings.options
+    sizes = hosts.share({k: options[k] for k in ("num_envs", "reset_pool")}, options["devices"], "num_envs")
+    return online(settings.agent, settings.env, unroll_length=options["unroll_length"], **sizes)
 
 
 def from_dataset(settings: Any) -> Program:
@@ -85,7 +92,8 @@ def from_dataset(settings: Any) -> Program:
         data = to_device(wanted_extras(settings)).transitions
         draw = lambda _: data  # noqa: E731
     updates, chunks = plan(options["updates"], 1, options.get("updates_per_chunk"))
-    loop = lambda data: offline(settings.agent, data, batch_size=options["batch_size"])  # noqa: E731
+    size, count = options["batch_size"] // options["devices"], options["devices"]
+    loop = lambda data: hosts.spread(offline(settings.agent, data, batch_size=size), count)  # noqa: E731
     return Program(loop, data, draw, updates, updates, updates * chunks, options["updates"], "updates", [note])
 
 
@@ -119,7 +127,7 @@ def plan(steps: int, steps_per_update: int, size: int | None = None) -> tuple[in
     return size, -(-updates // size)
 
 
-def replay_notes(loop: Any, settings: Any) -> list[str]:
+def replay_notes(settings: Any) -> list[str]:
     """The size of the replay buffer, where there is one."""
     import jax
 
@@ -127,11 +135,12 @@ def replay_notes(loop: Any, settings: Any) -> list[str]:
     from jaxrl.combinators.replay import WithReplayState
     from jaxrl.tree import find
 
-    state = jax.eval_shape(loop.init, jax.random.key(0), settings.hparams)
+    state = jax.eval_shape(one_loop(settings).init, jax.random.key(0), settings.hparams)
     buffers = [x.buffer for x in find(state, WithReplayState)]
     for buffer in buffers:
         check_memory(num_bytes(buffer), f"--buffer-size {settings.static['buffer_size']}: the replay buffer")
-    return [f"replay buffer: {_rows(x):,} transitions, {readable(num_bytes(x))}" for x in buffers]
+    each = f" on each of {settings.options['devices']} devices" if settings.options["devices"] > 1 else ""
+    return [f"replay buffer: {_rows(x):,} transitions, {readable(num_bytes(x))}{each}" for x in buffers]
 
 
 def _rows(buffer: Any) -> int:
@@ -150,7 +159,7 @@ def free_memory() -> int | None:
     """Bytes free on the first device, None where nobody says."""
     import jax
 
-    statistics = jax.devices()[0].memory_stats()
+    statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
     try:
@@ -173,7 +182,7 @@ class Traced(NamedTuple):
     """The two functions of a run, lowered and not yet compiled.
 
     Attributes:
-      template: shapes of the state.
+      template: shapes of the state, whole.
       function: the chunk as it is without the checks of --debug.
     """
 
@@ -212,13 +221,16 @@ def traced(program: Program, key: Any, settings: Any, name: str) -> Traced:
     if settings.options.get("reset_pool"):
         fresh = jax.eval_shape(settings.env.reset, key, settings.env.params)
         size += settings.options["reset_pool"] * num_bytes(fresh)
+    count = settings.options["devices"]
+    size //= count if jax.default_backend() != "cpu" else 1
     check_memory(size, f"{name}: the state of the run")  # XLA would end the process without a word
     with bad_input(Exception, what=name):
         if settings.options["debug"]:  # the state before the chunk is needed again if a check fails
             function = chunk if settings.dataset is not None else checked
             lowered = jax.jit(debug.checked_chunk(function)).lower(template, program.data)
         else:
-            function, lowered = chunk, jax.jit(chunk, donate_argnums=0).lower(template, program.data)
+            given = hosts.laid_out(template, count)
+            function, lowered = chunk, jax.jit(chunk, donate_argnums=0).lower(given, program.data)
         return Traced(first.lower(), lowered, template, function)
 
 

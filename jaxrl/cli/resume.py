@@ -32,7 +32,7 @@ class Resumed(NamedTuple):
 
 
 def main(argv: list[str], started: float) -> int:
-    from jaxrl.cli import run_directory, saving
+    from jaxrl.cli import hosts, run_directory, saving
     from jaxrl.cli.running import train
 
     names = list(itertools.takewhile(lambda token: not token.startswith("-"), argv))
@@ -43,17 +43,17 @@ def main(argv: list[str], started: float) -> int:
     new = {**old, **options, "steps": -(-options["requested_steps"] // size) * size}
     done = finished(run)
     if done is not None and done >= new["steps"]:
-        if not options["quiet"]:
+        if not options["quiet"] and hosts.is_first():
             print(f"{run} has its {done:,} {'updates' if old['offline'] else 'steps'}: there is nothing left to do")
         return 0
     settings = read_settings(new, run, names)
     here = {"versions": run_directory.versions(), "device": run_directory.devices()}
     changes = [change for name in here for change in differences(old.get(name), here[name])]
-    if changes and not options["quiet"]:
+    if changes and not options["quiet"] and hosts.is_first():
         print(f"since the checkpoint: {', '.join(changes)}; what follows may differ in its last bits")
     config = {name: value for name, value in {**new, **here}.items() if name not in ("quiet", "debug")}
     with saving.open_store(run, settings.options, config) as store:
-        strange = [step for step in store.steps() if step % size]
+        strange = [step for step in store.steps() if step % size] if store is not None else []
         if strange:
             raise BadInput(f"{run}: its checkpoint of step {strange[-1]} is not from the end of a chunk of {size}")
         return train(settings, run, started, Resumed(store, config, new["steps"] > old["steps"]))
@@ -212,6 +212,7 @@ def command_line(flags: list, config: dict[str, Any]) -> list[str]:
 
     unit = {"steps": "requested_steps", "updates": "requested_steps"}
     known = {**config["static"], **{f"hparams.{name}": value for name, value in config["hparams"].items()}}
+    known["devices"] = "1"  # of runs from before there was a choice
     known |= {name: config[name] for name in config if name not in ("static", "hparams", "steps")}
     argv = []
     for flag in flags:

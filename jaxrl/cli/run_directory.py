@@ -27,7 +27,7 @@ FILES = ("config.json", "metrics.jsonl", "policy.safetensors", "learner.safetens
 
 # Of the options, those in config.json.
 RECORDED = "reset_pool seed episodes dataset batch_size window demonstrations demonstration_fraction init_from".split()
-RECORDED += ["checkpoints", "checkpoint_steps", "checkpoint_minutes", "keep", "checkpoint_replay"]
+RECORDED += ["devices", "checkpoints", "checkpoint_steps", "checkpoint_minutes", "keep", "checkpoint_replay"]
 FROM_FILES = ("dataset", "demonstrations")  # of them, those that name a file which must still be there to resume
 
 

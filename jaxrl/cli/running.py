@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Iterator
 
-from jaxrl.cli import report, run_directory
+from jaxrl.cli import hosts, report, run_directory
 from jaxrl.cli.errors import bad_input
 
 
@@ -46,10 +46,11 @@ class Progress:
         return {"seconds": self.seconds, "compile_seconds": self.compile_seconds, "wall_seconds": wall}
 
 
-def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None) -> int:
+def train(settings: Any, out: pathlib.Path | None, started: float, resumed: Any = None) -> int:
     """Compiles, runs and evaluates; returns the exit status.
 
     Args:
+      out: None on processes that do not write, but for a resumed run.
       started: `time.perf_counter()` when the command began.
       resumed: a `resume.Resumed` to go on with, or None.
     """
@@ -59,6 +60,8 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
     from jaxrl.cli import compilation, memory, programs, saving
 
     memory.keep_flat()
+    first = hosts.is_first()
+    settings = settings._replace(options={**settings.options, "quiet": settings.options["quiet"] or not first})
     options, name = settings.options, f"{settings.agent_name} in {settings.env_name}"
     say = functools.partial(print, flush=True) if not options["quiet"] else lambda *_, **__: None
     learner = programs.open_learner(settings) if resumed is None else None
@@ -67,6 +70,8 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
     say(f"jaxrl {__version__}: {name} on {compilation.device_name()}, {total:,} {program.unit}")
     if total != program.requested:
         say(f"{program.unit}: {program.requested:,} rounded up to {num_chunks} chunks of {program.updates} updates")
+    if options["devices"] > 1:
+        say(f"on {options['devices']} devices of {jax.process_count()} processes, each with its share")
     for line in program.notes:
         say(line)
     say(f"compilation cache: {compilation.use_cache()}")
@@ -78,17 +83,20 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
         saving.import_in_background()
     with bad_input(jax.errors.JaxRuntimeError, what=name):  # out of memory
         chunk, compile_seconds = compilation.timed(traced.chunk.compile)
-        fresh = None
+        fresh, init = None, None
         if resumed is None or not options["checkpoint_replay"]:
             init, seconds = compilation.timed(traced.init.compile)
             compile_seconds += seconds
+        hosts.wait_for_all("compiled")
+        if init is not None:
             fresh = init(init_key, settings.hparams, program.data)
             fresh = programs.with_learner(fresh, learner, options["init_from"])
     say(f"({compile_seconds:.1f} s)")
 
     with contextlib.ExitStack() as stack:
         if resumed is None:
-            config = run_directory.create(out, settings, {"steps": total, "updates_per_chunk": program.updates})
+            sizes = {"steps": total, "updates_per_chunk": program.updates}
+            config = run_directory.create(out, settings, sizes) if first else {}
             saver = saving.Saver(stack.enter_context(saving.open_store(out, options, config)), options)
             progress = Progress(fresh, started)
             saver.save(fresh, 0, progress.notes())
@@ -102,6 +110,9 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
             problem = go_on(settings, out, program, traced, chunk, progress, saver, received)
             result = None if problem else finish(settings, out, progress, saver, evaluation_key, received)
         saver.wait()
+    hosts.wait_for_all("done")
+    if problem and not first:
+        return 1
     if problem:
         newest = saver.newest()
         kept = "nothing was saved" if newest is None else f"{out} has the run as it was after {newest:,} {program.unit}"
@@ -110,11 +121,10 @@ def train(settings: Any, out: pathlib.Path, started: float, resumed: Any = None)
     if not options["quiet"]:
         report.table(settings, result, out, program.unit)
         report.curve(progress.curve)
-    if received:
+    if received and first:
         sent, steps = signal.Signals(received[0]).name, progress.steps
         print(f"jaxrl: stopped by {sent} after {steps:,} {program.unit}; {out} has the run so far", file=sys.stderr)
-        return 128 + received[0]
-    return 0
+    return 128 + received[0] if received else 0
 
 
 def go_on(
@@ -137,12 +147,12 @@ def go_on(
         sizes = (options["unroll_length"], options["num_envs"])
     name, num_chunks = f"{settings.agent_name} in {settings.env_name}", program.total // program.chunk_steps
     diverged = None
-    while progress.steps < program.total and not received:
+    while progress.steps < program.total and not hosts.told_to_stop(received):
         data = program.draw(progress.steps // program.chunk_steps)
         with bad_input(jax.errors.JaxRuntimeError, what=name):
             call = functools.partial(advance, chunk, progress.state, data, options["debug"])
             (state, metrics, failed), seconds = compilation.timed(call)
-        problem = health.problem(metrics, progress.steps, sizes, state)
+        problem = health.problem(metrics, progress.steps, sizes, hosts.one(state, options["devices"]))
         if problem and options["debug"]:
             problem += where(traced, progress.state, data)
         if problem or failed:
@@ -153,13 +163,14 @@ def go_on(
         rate = program.chunk_steps / seconds
         row = run_directory.row(health.without_checks(metrics), progress.steps, progress.seconds, rate)
         progress.add(row)
-        log(out, progress)
+        if hosts.is_first():
+            log(out, progress)
         if not options["quiet"]:
             done = progress.steps // program.chunk_steps
             report.progress(row, program.total, done, num_chunks, program.unit)
         if diverged is None and (diverged := health.divergence(metrics)):
             saving.warn(diverged)  # once
-        if saver.due(progress.steps):
+        if hosts.agree(saver.due(progress.steps))[0][0]:  # by the clock of the first
             saver.save(state, progress.steps, progress.notes(), row.get("episode/return"))
     return None
 
@@ -207,15 +218,19 @@ def finish(
 ) -> dict[str, Any]:
     """The last checkpoint, the policy, the learner, the evaluation; result.json comes last and is returned."""
     saver.save(progress.state, progress.steps, progress.notes(), progress.row.get("episode/return"))
-    actor, evaluation = settings.agent.actor(progress.state.agent), None
-    run_directory.save_policy(out, settings, actor, progress.steps)
-    run_directory.save_learner(out, settings, progress.state.agent, progress.steps)
+    agent_state = hosts.one(progress.state, settings.options["devices"]).agent
+    actor, evaluation = settings.agent.actor(agent_state), None
+    if hosts.is_first():
+        run_directory.save_policy(out, settings, actor, progress.steps)
+        run_directory.save_learner(out, settings, agent_state, progress.steps)
     if settings.plays and signal.SIGTERM not in received:  # who sends it will not wait; `jaxrl evaluate` can be run
         with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C
             evaluation, seconds = final_evaluation(key, settings, actor)
             progress.compile_seconds += seconds
     saver.wait()
     wall = time.perf_counter() - progress.started
+    if not hosts.is_first():
+        return {}
     return run_directory.write_result(out, evaluation, progress.steps, progress.seconds, progress.compile_seconds, wall)
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-from jaxrl.cli import programs, run_directory
+from jaxrl.cli import hosts, programs, run_directory
 from jaxrl.cli.errors import bad_input
 
 
@@ -37,10 +37,12 @@ class Saver:
 
     def save(self, state: Any, steps: int, notes: dict[str, Any], score: float | None = None) -> None:
         """Saves the state after that step, unless it is there; most of it happens while the run goes on."""
-        if self._store is None or steps == self._steps:
+        if not self._options["checkpoints"] or steps == self._steps:
             return
         score = score if score is not None and math.isfinite(score) else None
-        self._store.save(steps, self._kept(state), notes={**notes, "score": score}, score=score)
+        kept = hosts.gather(self._kept(state))  # in which every process takes part
+        if self._store is not None:
+            self._store.save(steps, kept, notes={**notes, "score": score}, score=score)
         self._steps, self._time = steps, time.monotonic()
 
     def restore(self, progress: Any, out: pathlib.Path, resumed: Any, template: Any, fresh: Any) -> None:
@@ -54,18 +56,31 @@ class Saver:
           BadInput: if no checkpoint is good, or it is of another state.
         """
         with bad_input(ValueError, OSError, what=str(out)):
-            restored = self._store.restore(self._kept(template))
+            restored = self._restore(self._kept(template), out)
         steps, notes, state = restored.step, restored.notes, restored.state
-        if resumed.extended:  # first, so that a kill from now on does not shorten the run again
+        if (
+            resumed.extended and self._store is not None
+        ):  # first, so that a kill from now on does not shorten the run again
             self._store.save(steps, state, notes=notes, score=number(notes.get("score")))
+        state = hosts.place(state, self._options["devices"])
         progress.state = state if self._options["checkpoint_replay"] else programs.with_buffers(state, fresh)
         progress.steps = self._steps = steps
         progress.seconds = number(notes.get("seconds")) or 0.0
         progress.compile_seconds = number(notes.get("compile_seconds")) or 0.0
         progress.started -= number(notes.get("wall_seconds")) or 0.0
         with bad_input(OSError, what=str(out)):
-            for row in go_back(out, steps, resumed.config):
+            for row in go_back(out, steps, resumed.config) if hosts.is_first() else []:
                 progress.add(row)
+
+    def _restore(self, template: Any, out: pathlib.Path) -> Any:
+        """The newest good step, which the first process finds and the others read then."""
+        from jaxrl.checkpoints import open_readonly
+
+        if self._store is not None:
+            restored = self._store.restore(template)
+            hosts.agree(restored.step)
+            return restored
+        return open_readonly(out / run_directory.CHECKPOINTS).restore(template, hosts.agree(0)[0][0])
 
     def wait(self) -> None:
         """Until what was saved is on the disk."""
@@ -120,7 +135,7 @@ def open_store(out: pathlib.Path, options: dict[str, Any], config: dict[str, Any
     Raises:
       BadInput: if another run writes there.
     """
-    if not options["checkpoints"]:
+    if not options["checkpoints"] or not hosts.is_first():
         return contextlib.nullcontext()
     from jaxrl.checkpoints import Checkpoints
 

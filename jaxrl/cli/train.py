@@ -16,7 +16,14 @@ USAGE = """usage: jaxrl train AGENT ENV [flags]
 With --dataset the agent learns from a file (see `jaxrl collect`); ENV, where it is given, is what it is evaluated in
 instead of the environment that the file names. With --resume the run in the directory RUN goes on from its newest good
 checkpoint, with the settings that it has.
+
+--devices all learns on all devices of this machine together. Several processes, on one machine or many, are one run
+where each is given the same command and --coordinator HOST:PORT --num-processes P --process-id I, I from 0 to P - 1 and
+HOST that of process 0; --coordinator auto asks the cluster (Slurm, Open MPI, TPU pods). Process 0 writes and prints;
+all must see its files to resume.
 """
+
+SHARED = ("num_envs", "batch_size")  # of a run, divided among its devices
 
 
 class Settings(NamedTuple):
@@ -44,6 +51,9 @@ def main(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
+    from jaxrl.cli import hosts
+
+    argv = hosts.join(argv)
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):
         from jaxrl.cli import resume
 
@@ -53,7 +63,7 @@ def main(argv: list[str]) -> int:
     from jaxrl.cli import run_directory
     from jaxrl.cli.running import train
 
-    out = run_directory.choose(settings)
+    out = run_directory.choose(settings) if hosts.is_first() else None
     return train(settings, out, started)
 
 
@@ -95,7 +105,7 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     Raises:
       BadInput: if a value is not of its flag's type or outside of its range, or the agent cannot be made of them.
     """
-    from jaxrl.cli import flags
+    from jaxrl.cli import flags, hosts
     from jaxrl.cli.environment import env_numbers
     from jaxrl.factory import AGENTS, make_agent, parts, static_arguments
     from jaxrl.presets import lookup
@@ -112,13 +122,16 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     # The structure of the hyperparameters depends on static choices, so those are read first.
     first = flags.parse(own + static_flags, arguments(own + static_flags), prog, "", partial=True)
     static = {flag.name: first[flag.name] for flag in static_flags}
+    devices = hosts.num_devices(first["devices"])
+    sizes = {k: static[k] for k in ("batch_size", "buffer_size", "min_buffer_size") if k in static}
     with bad_input(ValueError, TypeError):
         given = demonstrations(first, env)
         if first.get("window") and (static.get("calibrated") or static.get("next_action") in ("data", "none")):
             raise ValueError(
                 "--window has single rows; --calibrated and --next-action data or none need whole episodes"
             )
-        agent, hparams = make_agent(agent_name, env, preset=env_name, offline=from_data, **given, **static)
+        made = static | hosts.share(sizes, devices, "batch_size")
+        agent, hparams = make_agent(agent_name, env, preset=env_name, offline=from_data, **given, **made)
     if not from_data and preset["hparams"].get("decay_steps") == preset["steps"]:
         hparams = replace_fields(hparams, decay_steps=float(first["steps"]))  # tuned to end with the run: so it does
     hparam_flags = flags.of_hparams(hparams)
@@ -128,7 +141,7 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     values = flags.parse(every, arguments(every), prog, description)
 
     hparams = with_numbers(hparams, {flag.name: values[flag.name] for flag in hparam_flags})
-    options = {flag.name: values[flag.name] for flag in own}
+    options = {flag.name: values[flag.name] for flag in own} | {"devices": devices}
     check_options(options)
     return scene._replace(static=static, options=options, hparams=hparams, agent=agent)
 
@@ -209,6 +222,7 @@ def common_flags() -> list:
         Flag("init_from", str, "", "run directory whose learner is where this one starts (online or offline)"),
         Flag("out", str, "", "run directory; default runs/AGENT-ENV-SEED-TIME"),
         Flag("overwrite", bool, False, "replace the run in --out"),
+        Flag("devices", str, "", "devices to learn on together: a number, or all; default 1, of several processes all"),
         Flag("quiet", bool, False, "print errors only"),
         Flag("debug", bool, False, "check actions, observations and indices; say which line made a NaN (slower)"),
         Flag("checkpoints", bool, True, "save all of the run now and then, so that --resume RUN goes on from there"),
@@ -236,12 +250,23 @@ def check_options(options: dict[str, Any]) -> None:
     if options.get("window", 0) < 0:
         raise BadInput(f"--window is {options['window']}, must be >= 0")
     check_schedule(options)
+    check_devices(options)
     if not 0 <= options["seed"] < 2**32:
         raise BadInput(f"--seed is {options['seed']}, must be in [0, 2**32)")
     if "steps" in options:
         one = options["num_envs"] * options["unroll_length"]
         if options["steps"] < one:
             raise BadInput(f"--steps is {options['steps']}, less than one update: {one} (num_envs * unroll_length)")
+
+
+def check_devices(options: dict[str, Any]) -> None:
+    from jaxrl.cli import hosts
+
+    if options["devices"] > 1:
+        hosts.share({k: options.get(k, 0) for k in SHARED}, options["devices"], *SHARED)
+        for name in ("debug", "init_from"):
+            if options[name]:
+                raise BadInput(f"--{name.replace('_', '-')} is for one device, and --devices is {options['devices']}")
 
 
 def check_schedule(options: dict[str, Any]) -> None:

@@ -90,15 +90,19 @@ def _step(loop: Loop) -> Any:
 
     def step(state: PyTree) -> tuple[PyTree, Metrics]:
         state, metrics = loop.step(state)
-        return state, {name: _combine(name, x) for name, x in metrics.items()}
+        return state, _combined(metrics)
 
     return step
 
 
-def _combine(name: str, x: Array) -> Array:
-    if name in SHARED:
-        return parallel.max(x)
-    return parallel.sum(x) if name.endswith(("_sum", "count")) else parallel.mean(x)
+def _combined(metrics: Metrics) -> Metrics:
+    """Of all shards; what is of one kind and dtype is exchanged together."""
+    kinds: dict[Any, Metrics] = {}
+    for name, x in metrics.items():
+        counted = parallel.sum if name.endswith(("_sum", "count")) else parallel.mean
+        kinds.setdefault((parallel.max if name in SHARED else counted, x.dtype), {})[name] = x
+    found = {name: x for (reduce, _), group in kinds.items() for name, x in reduce(group).items()}
+    return {name: found[name] for name in metrics}
 
 
 def _with_axis(state: PyTree) -> PyTree:
