@@ -45,7 +45,7 @@ def test_learners_stay_equal_to_the_bit_and_all_else_differs(on_devices):
     for agent in ("ppo", "sac"):
         of_learner = {name: x for name, x in on_devices.items() if name.startswith(f"{agent}/mesh/state/agent/")}
         for name, x in of_learner.items():
-            if any(part in name for part in ("/params/", "/opt_state/", "/target_params/", "/current/", "/statistics/")):
+            if {"params", "opt_state", "target_params", "current", "statistics"} & set(name.split("/")):
                 assert (x == x[:1]).all(), name
         keys = on_devices[f"{agent}/mesh/state/key"]
         places = on_devices[f"{agent}/mesh/state/interaction/observation"][:, 0, 1]
@@ -73,17 +73,15 @@ def test_one_of_is_what_a_shard_holds(on_devices):
 PLANE = Box(-2.0, 2.0, (2,))
 EXACT = {
     "ppo": (dict(normalize_advantage="minibatch", kl_early_stop=True), dict(target_kl=1e-3), Discrete(3)),
-    "ppo-batch": (dict(normalize_advantage="batch"), {}, PLANE),
     "pqn": ({}, {}, Discrete(3)),
     "dqn": ({}, {}, Discrete(3)),
     "td3_bc": ({}, dict(target_noise=0.0), PLANE),
     "xql": ({}, {}, PLANE),
     "odice": ({}, {}, PLANE),
-    "bc": ({}, {}, PLANE),
 }
 
 
-def batch(space, shape, agent):
+def batch(space, shape):
     """Random rows, an uneven part of them at weight 0."""
     keys = iter(jax.random.split(jax.random.key(5), 12))
     normal = lambda *more: jax.random.normal(next(keys), (*shape, *more))  # noqa: E731
@@ -107,7 +105,7 @@ def test_shards_learn_what_one_loop_learns_from_all_rows(name):
     agent, hparams = jaxrl.make_agent(agent_name, env, offline=offline, **small)
     hparams = jaxrl.tree.replace_fields(hparams, **numbers)
     shape, axis = ((12,), 0) if offline else ((3, 8), 1)
-    data = batch(space, shape, agent_name)
+    data = batch(space, shape)
 
     def split(x):
         return jnp.moveaxis(x.reshape(*x.shape[:axis], 4, -1, *x.shape[axis + 1 :]), axis, 0)
@@ -132,3 +130,50 @@ def test_shards_learn_what_one_loop_learns_from_all_rows(name):
     for metric, value in metrics.items():
         if metric != "priority":
             np.testing.assert_allclose(theirs[metric].mean(), value, rtol=2e-4, atol=2e-6, err_msg=metric)
+
+
+def test_a_step_of_shards_is_that_of_one_loop_with_all_environments():
+    """PQN without exploration in environments that draw nothing: the rollouts are the same, and so is what follows."""
+    env = toys.clock(3, truncates=False)
+    agent, hparams = jaxrl.make_agent("pqn", env, widths=(4,), num_minibatches=1, num_epochs=2)
+    hparams = jaxrl.tree.replace_fields(hparams, epsilon_start=0.0, epsilon_end=0.0, decay_steps=100.0)
+    sharded = shard(jaxrl.online(agent, env, num_envs=2, unroll_length=2), 4)  # no episode ends within two steps
+    whole = jaxrl.online(agent, env, num_envs=8, unroll_length=2)
+
+    def both(key):
+        start = sharded.init(key, hparams)
+        columns = jax.tree.map(lambda x: x.reshape(8, *x.shape[2:]), start.interaction._replace(params=()))
+        interaction = columns._replace(params=env.params)
+        one = whole.init(key, hparams)._replace(interaction=interaction, agent=one_of(start.agent))
+        return sharded.step(start), whole.step(one)
+
+    (parts, metrics), (state, expected) = jax.jit(both, compiler_options=FAST)(KEY)
+    for got, x in zip(jax.tree.leaves(one_of(parts.agent)), jax.tree.leaves(state.agent)):
+        np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-6)
+    assert metrics.keys() == expected.keys()
+    for name, x in expected.items():
+        np.testing.assert_allclose(metrics[name], x, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert state.agent.num_steps.rounded == 16 and parts.agent.num_steps.rounded[0] == 16
+
+
+def test_numbers_that_are_not_finite_are_found_where_they_are():
+    """Shard 2 of 3 has the first NaN, in its column 1 of step 0: column 5 of all."""
+    reward = np.zeros((3, 2, 2), np.float32)
+    reward[2, 0, 1] = reward[1, 1, 0] = np.nan
+
+    def rows(reward):
+        zeros = jnp.zeros_like(reward)
+        data = Transition(zeros, zeros, reward, zeros > 0, zeros > 0, zeros, {})
+        return finite.in_rollout(data, jnp.ones(2, bool))["nonfinite/reward_first"]
+
+    np.testing.assert_array_equal(jax.vmap(rows, axis_name=parallel.SHARDS)(jnp.asarray(reward)), [5, 5, 5])
+    np.testing.assert_array_equal(jax.vmap(rows, axis_name=parallel.SHARDS)(jnp.zeros((3, 2, 2))), [-1, -1, -1])
+
+
+def test_without_shards_nothing_is_exchanged():
+    x = {"a": jnp.arange(3.0)}
+    assert parallel.mean(x) is parallel.sum(x) is parallel.max(x) is x and parallel.num_shards() == 1
+    assert parallel.own(KEY) is KEY
+    for over in (0, "all", jax.make_mesh((1,), ("members",))):
+        with pytest.raises(ValueError, match="shard: over is .*must be a mesh with one axis 'shards', or a number"):
+            shard(None, over)
