@@ -134,10 +134,10 @@ def test_shards_learn_what_one_loop_learns_from_all_rows(name):
 
 def test_a_step_of_shards_is_that_of_one_loop_with_all_environments():
     """PQN without exploration in environments that draw nothing: the rollouts are the same, and so is what follows."""
-    env = toys.clock(3, truncates=False)
+    env = toys.clock(100)
     agent, hparams = jaxrl.make_agent("pqn", env, widths=(4,), num_minibatches=1, num_epochs=2)
     hparams = jaxrl.tree.replace_fields(hparams, epsilon_start=0.0, epsilon_end=0.0, decay_steps=100.0)
-    sharded = shard(jaxrl.online(agent, env, num_envs=2, unroll_length=2), 4)  # no episode ends within two steps
+    sharded = shard(jaxrl.online(agent, env, num_envs=2, unroll_length=2), 4)  # no episode ends here
     whole = jaxrl.online(agent, env, num_envs=8, unroll_length=2)
 
     def both(key):
@@ -145,7 +145,7 @@ def test_a_step_of_shards_is_that_of_one_loop_with_all_environments():
         columns = jax.tree.map(lambda x: x.reshape(8, *x.shape[2:]), start.interaction._replace(params=()))
         interaction = columns._replace(params=env.params)
         one = whole.init(key, hparams)._replace(interaction=interaction, agent=one_of(start.agent))
-        return sharded.step(start), whole.step(one)
+        return jaxrl.run(sharded, start, 2), jaxrl.run(whole, one, 2)
 
     (parts, metrics), (state, expected) = jax.jit(both, compiler_options=FAST)(KEY)
     for got, x in zip(jax.tree.leaves(one_of(parts.agent)), jax.tree.leaves(state.agent)):
@@ -153,7 +153,7 @@ def test_a_step_of_shards_is_that_of_one_loop_with_all_environments():
     assert metrics.keys() == expected.keys()
     for name, x in expected.items():
         np.testing.assert_allclose(metrics[name], x, rtol=1e-4, atol=1e-6, err_msg=name)
-    assert state.agent.num_steps.rounded == 16 and parts.agent.num_steps.rounded[0] == 16
+    assert state.agent.num_steps.rounded == 32 and parts.agent.num_steps.rounded[0] == 32
 
 
 def test_numbers_that_are_not_finite_are_found_where_they_are():
