@@ -98,11 +98,12 @@ def halving(
     start, go_on, one = staged(init, advance, jax.tree.map(lambda x: x[0], hparams))
     count = (jax.ShapeDtypeStruct((), jnp.int32),)  # shared: under vmap, loops of all members have one length
     members = [(i, j) for i in range(size) for j in range(len(seeds))]
+    hparams = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), hparams)
 
     def beginnings(chosen: list[tuple[int, int]]) -> tuple[Array, PyTree]:
         setting, seed = np.transpose(chosen)
         keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed])
-        return keys, jax.tree.map(lambda x: jnp.asarray(x)[setting], hparams)
+        return keys, jax.tree.map(lambda x: x[setting], hparams)
 
     layouts = {"layout": layout, "memory": memory}
     planned = plan(start, one[0], len(members), **layouts)
@@ -130,7 +131,7 @@ def halving(
 
 def stacked(states: dict[Any, list], chosen: list) -> tuple[list]:
     """What `go_on` takes for some members, leaves with a leading axis of them."""
-    return ([jnp.asarray(np.stack(leaves)) for leaves in zip(*(states[member] for member in chosen))],)
+    return ([np.stack(leaves) for leaves in zip(*(states[member] for member in chosen))],)
 
 
 def staged(

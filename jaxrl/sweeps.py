@@ -104,10 +104,12 @@ def sweep(
     skip, shape = set(skip), (size, len(seeds))
     members = [member for member in np.ndindex(shape) if member not in skip]
 
+    hparams = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), hparams)  # slices of it cost no programs
+
     def arguments(chosen: list[tuple[int, ...]]) -> tuple[Array, PyTree]:
         setting, seed = np.transpose(chosen)
         keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed])
-        return keys, jax.tree.map(lambda x: jnp.asarray(x)[setting], hparams)
+        return keys, jax.tree.map(lambda x: x[setting], hparams)
 
     one = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), jax.eval_shape(partial(arguments, [(0, 0)]))

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from jaxrl.cli import main
+from jaxrl.cli import main, sweep_running
 from jaxrl.cli.errors import BadInput
 from jaxrl.cli.sweep_results import Journal, ranking
 from jaxrl.cli.sweep_settings import Range, alternatives, groups, points, read_words, tokens
@@ -183,25 +183,28 @@ def test_halving_gives_up_poor_settings_and_goes_on_with_good_ones(halved, swept
     assert [r["return"] for r in rows_of(tmp_path / "alone" / "results.csv") if r["steps"] == "960"] == last
 
 
-@pytest.mark.parametrize("at", [3, 12, 15])
-def test_halving_goes_on_between_and_inside_of_rungs(halved, tmp_path, added, monkeypatch, at):
-    """A stop between a member's state and its rows, in the first rung, the second and the last."""
+@pytest.mark.parametrize("at, place", [(3, "rows"), (5, "state"), (12, "rows"), (15, "rows")])
+def test_halving_goes_on_between_and_inside_of_rungs(halved, tmp_path, added, monkeypatch, at, place):
+    """A stop before a member's state is saved, or between its state and its rows; in every rung."""
     done, command = halved
-    save = Journal.add
 
-    def killed(self, member, *a):
-        if len(added) == at:
-            raise KeyError("killed")
-        save(self, member, *a)
+    def killing(function):
+        def killed(*a):
+            if len(added) == at:
+                raise KeyError("killed")
+            return function(*a)
+
+        return killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", killed)
+        owner, name = (Journal, "add") if place == "rows" else (sweep_running, "save_state")
+        patch.setattr(owner, name, killing(getattr(owner, name)))
         with pytest.raises(KeyError, match="killed"):
             main([*command[:-1], str(tmp_path / "sweep")])
-    first = list(added)
+    assert len(added) == at
     assert main(["sweep", "--resume", str(tmp_path / "sweep"), "--quiet"]) == 0
     assert tables(tmp_path / "sweep") == tables(done)
-    assert len(added) == 16 and len(first) == at
+    assert len(added) == 16
     assert not list((tmp_path / "sweep" / "states").iterdir())
 
 

@@ -1,6 +1,8 @@
 """`sweep` and `grid`: every member is the run that it would be alone, however members are laid out."""
 
+import importlib.util
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -127,6 +129,18 @@ def test_a_whole_run_of_an_agent():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), threads, vmap)
     assert not np.array_equal(threads["bias"][0, 0], threads["bias"][0, 1])
     assert np.ptp(threads["bias"][0]) > 0
+
+
+@pytest.mark.slow
+def test_a_bounded_part_of_the_benchmark():
+    path = pathlib.Path(__file__).parents[1] / "benchmarks" / "sweeps.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_sweeps", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    bench = benchmark.Bench(seeds=16, num_envs=2, unroll_length=8, updates=2, widths=(8,), turns=1)
+    rows = benchmark.of_settings(bench)
+    assert [(row["what"], row["members"], row["traces"]) for row in rows] == [("8 settings", 8, 1), ("1 setting", 8, 1)]
+    assert benchmark.table(rows).count("\n") == 3
 
 
 def test_members_are_spread_over_devices(tmp_path):

@@ -153,13 +153,12 @@ def beginnings(hparams: Any, members: dict[int, int]) -> Callable[[list], tuple]
       members: place of each setting in `hparams`.
     """
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     def arguments(chosen: list[tuple[int, int]]) -> tuple:
         setting = np.array([members[i] for i, _ in chosen])
         keys = jax.vmap(jax.random.key)(np.array([seed for _, seed in chosen], np.uint32))
-        return keys, jax.tree.map(lambda x: jnp.asarray(x)[setting], hparams)
+        return keys, jax.tree.map(lambda x: np.asarray(x)[setting], hparams)
 
     return arguments
 
