@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxrl.envs
-from jaxrl import online, presets
-from jaxrl.agents.td3 import TD3State
+from jaxrl import networks, online, presets
+from jaxrl.agents.td3 import TD3State, td3
+from jaxrl.distributions import diagonal_gaussian
 from jaxrl.factory import make_agent
 from jaxrl.spaces import Box, Dict, Discrete
 from jaxrl.tree import find, replace_fields
@@ -105,6 +107,32 @@ def test_the_policy_waits_for_its_critics():
     np.testing.assert_array_equal(policy, [0, 0, 0, 0, 0, 1, 0, 1])
     np.testing.assert_array_equal(target, [0, 1, 0, 1, 0, 1, 0, 1])
     np.testing.assert_array_equal(critic, np.ones(8))
+
+
+def test_rates_fall_to_nothing():
+    """The n-th update has rates of 1 - n / decay_updates; with infinitely many they stay, to the bit."""
+    policy, critic = networks.policy(networks.mlp((4,)), diagonal_gaussian((1,))), networks.critic(networks.mlp((4,)))
+    policy = policy._replace(network=networks.view(policy.network, lambda x: x["observation"]))
+    critic = networks.view(critic, lambda x: jnp.concatenate([x[0]["privileged"], x[1]], -1))
+    agent = td3(policy, critic, policy_period=1, optimizer=lambda hp: optax.sgd(hp.learning_rate))
+    data = batch(spaces_only(), (6,))
+
+    @jax.jit
+    def moves(decay):
+        """How far parameters go in each of five updates."""
+        state = agent.init(KEY, agent.hparams._replace(decay_updates=decay, learning_rate=0.1), data)
+
+        def update(state, key):
+            then, _ = agent.update(KEY, state, data)
+            return then, jax.tree.map(lambda a, b: b - a, state.params, then.params)
+
+        return jax.lax.scan(update, state, length=5)[1]
+
+    steady, falling = (jax.tree.leaves(moves(decay)) for decay in (jnp.inf, 4.0))
+    for whole, part in zip(steady, falling):
+        np.testing.assert_allclose(part[0], 0.75 * whole[0], rtol=1e-3, atol=1e-6)
+        np.testing.assert_array_equal(part[3:], np.zeros_like(part[3:]))
+    assert all(any(np.any(x[i] != 0) for x in steady) for i in range(5))
 
 
 def test_the_preset_fits_the_quadrotor():

@@ -43,6 +43,7 @@ class TD3Hparams(NamedTuple):
 
     learning_rate: float = 3e-4  # of the critics
     policy_learning_rate: float = 3e-4
+    decay_updates: float = float("inf")  # > 0 updates over which both rates fall linearly to 0; inf: they do not
     discount: float = 0.99  # [0, 1]
     target_rate: float = 0.005  # [0, 1], Polyak: how far targets move when they do
     target_noise: float = 0.2  # deviation of the noise on the target policy's actions
@@ -98,8 +99,10 @@ def td3(
         raise ValueError("td3: policy has no scale parameters, needs a distribution over continuous actions")
     critics = ensemble(critic, num_critics)
 
-    def optimizers(hp: TD3Hparams) -> dict[str, optax.GradientTransformation]:
-        return {"critic": optimizer(hp), "policy": optimizer(hp._replace(learning_rate=hp.policy_learning_rate))}
+    def optimizers(hp: TD3Hparams, count: Array | int = 0) -> dict[str, optax.GradientTransformation]:
+        left = jnp.maximum(1.0 - count / hp.decay_updates, 0.0)
+        rates = {"critic": hp.learning_rate * left, "policy": hp.policy_learning_rate * left}
+        return {name: optimizer(hp._replace(learning_rate=rate)) for name, rate in rates.items()}
 
     def init(key: Array, hparams: TD3Hparams, example: Transition) -> TD3State:
         hp, (key_policy, key_critic) = as_arrays(hparams), jax.random.split(key)
@@ -159,7 +162,7 @@ def td3(
         """A step of the policy, once the critics are warm, and one of all targets."""
         params, opt_state, target_params = moving
         loss, gradient = jax.value_and_grad(policy_loss)(params, hp, critic_params, data)
-        stepped = descend(optimizers(hp)["policy"], gradient, opt_state, params)
+        stepped = descend(optimizers(hp, count)["policy"], gradient, opt_state, params)
         params, opt_state = select(count > hp.policy_warm_up_updates, stepped, (params, opt_state))
         learned = {"policy": params, "critic": critic_params}
         target_params = optax.incremental_update(learned, target_params, hp.target_rate)
@@ -176,7 +179,8 @@ def td3(
         data, count = blank(data), increment(state.num_updates, policy_period)
         target = targets(key, hp, state.target_params, data)
         (loss, value), gradient = jax.value_and_grad(critic_loss, has_aux=True)(params["critic"], target, data)
-        critic_params, critic_opt = descend(optimizers(hp)["critic"], gradient, opt_state["critic"], params["critic"])
+        of_critic = optimizers(hp, count)["critic"]
+        critic_params, critic_opt = descend(of_critic, gradient, opt_state["critic"], params["critic"])
         inputs = hp, (params["policy"], opt_state["policy"], state.target_params), critic_params, data, count
         if policy_period == 1:
             moved, loss_of_policy = learn_policy(*inputs)
