@@ -11,7 +11,7 @@ import pytest
 from flax import linen, nnx
 
 from jaxrl import distributions, networks
-from jaxrl.networks import cnn, critic, dense, gru, masked, mlp, policy, pretrained, sequential, view
+from jaxrl.networks import cnn, critic, dense, gru, masked, matmul, mlp, policy, pretrained, sequential, view
 
 KEY = jax.random.key(0)
 T, N, D = 6, 3, 4
@@ -372,3 +372,28 @@ def test_numbers_of_operations_stay_small():
     jaxpr = jax.make_jaxpr(lambda p, x: network.apply(p, (), x)[1])(params, VECTOR)
     assert len([e for e in jaxpr.eqns if e.primitive.name != "broadcast_in_dim"]) == 6
     assert math.isclose(sum(math.prod(x.shape) for x in jax.tree.leaves(params)), D * 64 + 64 * 64 + 128)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 3), (3, 64), (64, 1)])
+def test_gradients_in_blocks_are_those_of_a_product(size):
+    """[2, 256] rows are four blocks: the first and second derivative, forwards and backwards, alone and vmapped."""
+    shapes = (2, 256, size[0]), size, (2, 256, size[1])
+    x, kernel, cotangent = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
+    assert matmul._is_blocked(x, kernel)
+    assert not matmul._is_blocked(x[:, :100], kernel) and not matmul._is_blocked(x[:1, :128], kernel)
+
+    def derivatives(product):
+        def loss(x, kernel):
+            return jnp.sum(jnp.tanh(product(x, kernel)) * cotangent)
+
+        slope = jax.grad(loss, (0, 1))
+        return (
+            product(x, kernel),
+            slope(x, kernel),
+            jax.jvp(product, (x, kernel), (cotangent @ kernel.T, kernel[::-1])),
+            jax.grad(lambda k: jnp.sum(slope(x, k)[1] ** 2))(kernel),
+            jax.vmap(slope, (None, 0))(x, jnp.stack([kernel, 2 * kernel])),
+        )
+
+    ours, plain = jax.jit(lambda: [derivatives(matmul.matmul), derivatives(jnp.matmul)])()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.max(jnp.abs(b)))), ours, plain)

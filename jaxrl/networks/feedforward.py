@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl.networks.core import feed_forward
 from jaxrl.networks.initializers import orthogonals
+from jaxrl.networks.matmul import matmul
 from jaxrl.types import Network
 
 ACTIVATIONS = {
@@ -151,7 +152,7 @@ def linear_init(key, size_in, size_out, scale):
 
 def linear(params, x):
     """x W + b."""
-    return x @ params["kernel"] + params["bias"]
+    return matmul(x, params["kernel"]) + params["bias"]
 
 
 def normalize(params, x, eps=1e-6):
@@ -184,7 +185,7 @@ def _patch_product(stride):
         rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
         corners = [(i, j) for i in range(size) for j in range(size)]
         patches = [x[:, i : i + rows : stride, j : j + columns : stride] for i, j in corners]
-        return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
+        return matmul(jnp.concatenate(patches, -1), kernel.reshape(-1, kernel.shape[-1]))
 
     return product
 
