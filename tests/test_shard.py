@@ -72,7 +72,8 @@ def test_one_of_is_what_a_shard_holds(on_devices):
 # Agents whose update draws nothing that matters: agent, static arguments, numbers, action space.
 PLANE = Box(-2.0, 2.0, (2,))
 EXACT = {
-    "ppo": (dict(normalize_advantage="minibatch", kl_early_stop=True), dict(target_kl=1e-3), Discrete(3)),
+    # One shard alone would stop early, all together do not.
+    "ppo": (dict(normalize_advantage="minibatch", kl_early_stop=True), dict(target_kl=0.02), Discrete(3)),
     "pqn": ({}, {}, Discrete(3)),
     "dqn": ({}, {}, Discrete(3)),
     "td3_bc": ({}, dict(target_noise=0.0), PLANE),
