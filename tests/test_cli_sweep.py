@@ -183,7 +183,7 @@ def test_halving_gives_up_poor_settings_and_goes_on_with_good_ones(halved, swept
     assert [r["return"] for r in rows_of(tmp_path / "alone" / "results.csv") if r["steps"] == "960"] == last
 
 
-@pytest.mark.parametrize("at, place", [(3, "rows"), (5, "state"), (12, "rows"), (15, "rows")])
+@pytest.mark.parametrize("at, place", [(3, "rows"), (1, "state"), (12, "rows"), (15, "rows")])
 def test_halving_goes_on_between_and_inside_of_rungs(halved, tmp_path, added, monkeypatch, at, place):
     """A stop before a member's state is saved, or between its state and its rows; in every rung."""
     done, command = halved
