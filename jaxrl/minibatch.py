@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from jaxrl.types import Array, PyTree
 
+SMALLEST = 32  # rows for which six rounds mix well
+
 
 def permutation(key: Array, n: int) -> Array:
-    """A random permutation of 0 .. n - 1, [n] int32.
+    """A random permutation of 0 .. n - 1, [n] int32, for shuffling.
 
-    Sorts one uint32 an element, random high bits over the index in the low bits, where `jax.random.permutation` sorts
-    pairs, which is several times slower on a CPU. Elements whose random bits agree
-    stay in order: with 32 - log2(n) bits that is about one pair in 2 ** (32 - log2(n)).
+    `jax.random.permutation` sorts pairs, which can take a third of PPO's time on a CPU. Where n is a product of two
+    numbers >= 32, this is Feistel's network (Luby & Rackoff 1988, https://doi.org/10.1137/0217022), without a sort:
+    with i = columns * r + c and tables f, g of random numbers,
+
+        r <- r + f[c] mod rows,   c <- c + g[r] mod columns,   three times with new tables.
+
+    Each element is equally likely to be in each place; how pairs and halves of them fall is not to be told from chance
+    (the test looks). Elsewhere it sorts one uint32 an element, random high bits over the index in the low bits:
+    elements whose random bits agree stay in order, with 32 - log2(n) bits about one pair in 2 ** (32 - log2(n)).
     """
+    rows = next(rows for rows in range(math.isqrt(n), 0, -1) if n % rows == 0)
+    return _feistel(key, rows, n // rows) if rows >= SMALLEST else _sorted(key, n)
+
+
+def _feistel(key: Array, rows: int, columns: int) -> Array:
+    f_key, g_key = jax.random.split(key)
+    f = jax.random.randint(f_key, (3, columns), 0, rows)
+    g = jax.random.randint(g_key, (3, rows), 0, columns)
+    r, c = (jnp.broadcast_to(x, (rows, columns)) for x in jnp.ogrid[:rows, :columns])
+    for i in range(3):
+        r = _wrap(r + f[i].at[c].get(mode="promise_in_bounds"), rows)
+        c = _wrap(c + g[i].at[r].get(mode="promise_in_bounds"), columns)
+    return (columns * r + c).reshape(-1).astype("int32")
+
+
+def _wrap(x: Array, n: int) -> Array:
+    """x mod n, for 0 <= x < 2 n."""
+    return jnp.where(x >= n, x - n, x)
+
+
+def _sorted(key: Array, n: int) -> Array:
     bits = max(1, (n - 1).bit_length())
     noise = jax.random.bits(key, (n,), "uint32")
     packed = (noise << bits) | jnp.arange(n, dtype="uint32")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl import spaces, tree
+from jaxrl import minibatch, spaces, tree
 from jaxrl.minibatch import minibatches, permutation
 
 
@@ -56,11 +56,31 @@ def test_select_broadcasts_over_trailing_axes():
     assert (chosen["k"][0] == a["k"][0]) and (chosen["k"][1] == b["k"][1])
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 64, 1000, 4096])
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 64, 1000, 1024, 1056, 4096])
 def test_permutation_is_one(n):
     index = jax.jit(permutation, static_argnums=1)(jax.random.key(n), n)
     assert index.dtype == jnp.int32
     np.testing.assert_array_equal(np.sort(index), np.arange(n))
+
+
+def test_permutation_without_a_sort_is_fair():
+    """Against what is known of random permutations: places, pairs, how a half spreads, how many neighbors ascend."""
+    n, num_keys, parts = 1024, 4000, 4
+    keys = jax.random.split(jax.random.key(2), num_keys)
+    place = np.asarray(jax.jit(jax.vmap(lambda key: jnp.argsort(permutation(key, n))))(keys))  # of each element
+    assert not np.array_equal(permutation(keys[0], n), minibatch._sorted(keys[0], n))
+    counts = np.stack([np.bincount(x // 32, minlength=32) for x in place.T[::31]])
+    chi_squared = ((counts - num_keys / 32) ** 2 / (num_keys / 32)).sum(1) / 31
+    assert abs(chi_squared.mean() - 1) < 0.15
+    part, expected = place // (n // parts), (n / parts - 1) / (n - 1)
+    for apart in (1, 31, 32, 33, 512):
+        together = (part[:, apart:] == part[:, :-apart]).mean(0)
+        score = (together - expected) / np.sqrt(expected * (1 - expected) / num_keys)
+        assert abs(score.std() - 1) < 0.15 and abs(score.mean()) < 0.25, apart
+    half, share = (part[:, : n // 2] == 0).sum(1), 1 / parts
+    assert abs(half.var() / (n / 2 * share * (1 - share) * (n / 2) / (n - 1)) - 1) < 0.15  # hypergeometric
+    ascents = (np.diff(place) > 0).sum(1)
+    assert abs(ascents.mean() - (n - 1) / 2) < 1 and abs(ascents.var() / ((n + 1) / 12) - 1) < 0.15
 
 
 def test_permutation_is_fair():
