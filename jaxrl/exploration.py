@@ -132,7 +132,7 @@ def ornstein_uhlenbeck(space: Box, *, hparams: OrnsteinUhlenbeckHparams = Ornste
 def _uniform(name: str, space: Space, legal: Callable | None) -> Callable:
     """(key, action [N, ...], observation [N, ...]) -> uniform actions [N, ...]"""
     if legal is None:
-        return lambda key, action, observation: jax.vmap(space.sample)(jax.random.split(key, _num_envs(action)))
+        return lambda key, action, observation: space.sample(key, (_num_envs(action),))
     if not isinstance(space, Discrete):
         raise ValueError(f"{name}: legal is given for {space}; only a Discrete space has a mask over its actions")
 

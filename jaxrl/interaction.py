@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl.counters import LARGEST
+from jaxrl.keys import integers
 from jaxrl.spaces import zeros
 from jaxrl.tree import select
 from jaxrl.types import Agent, Array, Env, Metrics, PyTree, TimeStep, Transition, is_last, item
@@ -98,7 +99,7 @@ def rollout(
 
     def choose(key: Array) -> tuple[Array, Array]:
         choice_key, memory_key = jax.random.split(key)
-        return jax.random.randint(choice_key, (num_envs,), 0, reset_pool), memory_key
+        return integers(choice_key, (num_envs,), reset_pool), memory_key
 
     def take(choice: tuple[Array, Array]) -> Interaction:
         index, memory_key = choice

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxrl import finite, parallel
 from jaxrl.counters import increment
 from jaxrl.interaction import Interaction, rollout, start, timestep_shape
-from jaxrl.keys import typed
+from jaxrl.keys import integers, typed
 from jaxrl.spaces import zeros
 from jaxrl.types import Agent, Array, Curriculum, Env, Loop, Metrics, PyTree, Transition
 
@@ -159,7 +159,7 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
 
     def step(state: OfflineState) -> tuple[OfflineState, Metrics]:
         key, batch_key, update_key = jax.random.split(state.key, 3)
-        index = jax.random.randint(batch_key, (batch_size,), 0, max(sizes))
+        index = integers(batch_key, (batch_size,), max(sizes))
         agent_state, learned = learner.update(update_key, state.agent, batch(index))
         metrics = merge_metrics(learned, finite.in_parameters(learner.actor(agent_state)))
         return OfflineState(key, agent_state, increment(state.num_updates)), metrics

@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxrl.keys import integers
 from jaxrl.types import Array, PyTree
 
 SMALLEST = 32  # rows for which six rounds mix well
@@ -31,8 +32,8 @@ def permutation(key: Array, n: int) -> Array:
 
 def _feistel(key: Array, rows: int, columns: int) -> Array:
     f_key, g_key = jax.random.split(key)
-    f = jax.random.randint(f_key, (3, columns), 0, rows)
-    g = jax.random.randint(g_key, (3, rows), 0, columns)
+    f = integers(f_key, (3, columns), rows)
+    g = integers(g_key, (3, rows), columns)
     r, c = (jnp.broadcast_to(x, (rows, columns)) for x in jnp.ogrid[:rows, :columns])
     for i in range(3):
         r = _wrap(r + f[i].at[c].get(mode="promise_in_bounds"), rows)

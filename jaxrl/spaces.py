@@ -11,6 +11,9 @@ from typing import Any, Union
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxrl.keys import integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +35,9 @@ class Discrete:
     def shape(self) -> tuple[int, ...]:
         return ()
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.randint(key, (), 0, self.n, dtype=self.dtype)
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """[*shape], each uniform."""
+        return integers(key, shape, self.n).astype(self.dtype)
 
     def contains(self, x) -> jax.Array:
         """[] bool, traceable."""
@@ -57,8 +61,9 @@ class MultiDiscrete:
     def shape(self) -> tuple[int, ...]:
         return (len(self.nvec),)
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        return jax.random.randint(key, self.shape, 0, jnp.array(self.nvec), dtype=self.dtype)
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """[*shape, len(nvec)], each entry uniform."""
+        return integers(key, (*shape, *self.shape), np.array(self.nvec)).astype(self.dtype)
 
     def contains(self, x) -> jax.Array:
         x = jnp.asarray(x)
@@ -97,17 +102,19 @@ class Box:
         low, high = (jnp.broadcast_to(jnp.asarray(b, dtype), self.shape) for b in (self.low, self.high))
         return low, high
 
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Uniform where bounded, standard normal (shifted to a single finite bound) elsewhere."""
-        low, high = self.bounds()
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """[*shape, *self.shape]: uniform where bounded, normal (shifted to a single finite bound) elsewhere."""
+        (low, high), shape = self.bounds(), (*shape, *self.shape)
         if not jnp.issubdtype(self.dtype, jnp.floating):
             low, high = low.astype(jnp.int32), high.astype(jnp.int32)
-            return jax.random.randint(key, self.shape, low, high + 1).astype(self.dtype)
+            return jax.random.randint(key, shape, low, high + 1).astype(self.dtype)
+        if self.bounded:
+            return (low + jax.random.uniform(key, shape) * (high - low)).astype(self.dtype)
         key_uniform, key_normal = jax.random.split(key)
         bounded = jnp.isfinite(low) & jnp.isfinite(high)
-        uniform = jax.random.uniform(key_uniform, self.shape)
+        uniform = jax.random.uniform(key_uniform, shape)
         inside = jnp.where(bounded, low, 0.0) + uniform * jnp.where(bounded, high - low, 0.0)
-        normal = jax.random.normal(key_normal, self.shape)
+        normal = jax.random.normal(key_normal, shape)
         tail = jnp.where(jnp.isfinite(low), low + jnp.abs(normal), normal)
         tail = jnp.where(jnp.isfinite(high), high - jnp.abs(normal), tail)
         return jnp.where(bounded, inside, tail).astype(self.dtype)
@@ -135,9 +142,9 @@ class Dict:
     def __getitem__(self, name: str) -> "Space":
         return self.spaces[name]
 
-    def sample(self, key: jax.Array) -> dict:
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> dict:
         keys = jax.random.split(key, len(self.items))
-        return {name: space.sample(k) for k, (name, space) in zip(keys, self.items)}
+        return {name: space.sample(k, shape) for k, (name, space) in zip(keys, self.items)}
 
     def contains(self, x) -> jax.Array:
         return jnp.all(jnp.array([space.contains(x[name]) for name, space in self.items]))
@@ -152,9 +159,9 @@ class Tuple:
     def __post_init__(self):
         object.__setattr__(self, "spaces", tuple(self.spaces))
 
-    def sample(self, key: jax.Array) -> tuple:
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> tuple:
         keys = jax.random.split(key, len(self.spaces))
-        return tuple(space.sample(k) for k, space in zip(keys, self.spaces))
+        return tuple(space.sample(k, shape) for k, space in zip(keys, self.spaces))
 
     def contains(self, x) -> jax.Array:
         return jnp.all(jnp.array([space.contains(v) for space, v in zip(self.spaces, x)]))

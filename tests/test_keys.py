@@ -11,6 +11,7 @@ import toys
 
 import jaxrl
 from jaxrl import key_reuse
+from jaxrl import keys as keys_
 from jaxrl.loop import run
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks" / "reliability"))
@@ -106,3 +107,20 @@ def test_shapes_are_enough():
     key = jax.ShapeDtypeStruct((), KEY.dtype)
     assert len(key_reuse.check(key_cases.direct, key)) == 1
     assert key_reuse.check(key_cases.scan_split, key) == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 1000, 65_537, 2**31 - 1])
+def test_integers_are_the_high_half_of_a_product(n):
+    """Exactly, in 64 bits; and every number of a few is as likely as the others."""
+    found = np.asarray(keys_.integers(KEY, (4096,), n))
+    bits = np.asarray(jax.random.bits(KEY, (4096,), "uint32"), np.uint64)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, (bits * np.uint64(n) >> np.uint64(32)).astype(np.int32))
+    if n <= 3:
+        counts = np.bincount(found, minlength=n)
+        assert (np.abs(counts - 4096 / n) < 5 * np.sqrt(4096)).all()
+
+
+def test_integers_below_several_numbers():
+    found = jax.vmap(lambda key: keys_.integers(key, (2,), jnp.array([2, 10])))(jax.random.split(KEY, 500))
+    np.testing.assert_array_equal(found.max(0), [1, 9])

@@ -93,7 +93,7 @@ class KLPenaltyHparams(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loss reads; leaves [L, b, ...]: whole columns if recurrent, shuffled rows [1, b] if not."""
+    """What the loss reads; leaves [L, b, ...] if recurrent, whole columns; if not, shuffled rows [b, ...]."""
 
     data: Transition
     outputs: PyTree  # of the policy that acted, where the policy loss reads a divergence from it; else ()
@@ -235,7 +235,7 @@ def ppo(
         batch = Batch(data, outputs, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
         if jax.tree.leaves(memory):
             return batch  # columns
-        return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch)  # one row of T * N columns
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)  # T * N rows
 
     def loss(params: PyTree, hp: PPOHparams, steps: Array, batch: Batch) -> tuple[Array, Metrics]:
         data = batch.data
@@ -265,6 +265,7 @@ def ppo(
         remaining = jnp.maximum(1.0 - steps / hp.decay_steps, 0.0)
         decayed = optimizer(hp._replace(learning_rate=hp.learning_rate * remaining))
         batch = prepare(hp, state.params, data)
+        axis = 1 if jax.tree.leaves(batch.memory) else 0
 
         def minibatch(carry, batch: Batch):
             params, opt_state, stopped = carry
@@ -276,7 +277,7 @@ def ppo(
             return (*then, stopped), metrics
 
         def epoch(carry, key: Array):
-            return jax.lax.scan(minibatch, carry, minibatches(key, batch, num_minibatches, axis=1))
+            return jax.lax.scan(minibatch, carry, minibatches(key, batch, num_minibatches, axis=axis))
 
         carry = (state.params, state.opt_state, jnp.zeros((), bool))
         (params, opt_state, _), metrics = jax.lax.scan(epoch, carry, jax.random.split(key, num_epochs))

@@ -44,7 +44,7 @@ class PQNState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the loss reads; leaves [L, b, ...]: whole columns if recurrent, shuffled rows [1, b] if not."""
+    """What the loss reads; leaves [L, b, ...] if recurrent, whole columns; if not, shuffled rows [b, ...]."""
 
     data: Transition
     memory: PyTree  # at the first row
@@ -125,7 +125,7 @@ def pqn(
         batch = Batch(data, jax.tree.map(lambda x: x[:1], memory), is_first, target)
         if jax.tree.leaves(memory):
             return batch  # columns
-        return jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch)  # one row of T * N columns
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)  # T * N rows
 
     def loss(params: PyTree, key: Array | None, batch: Batch) -> tuple[Array, Metrics]:
         data = batch.data
@@ -143,6 +143,7 @@ def pqn(
         learning_rate = hp.learning_rate * jnp.maximum(1.0 - steps / hp.decay_steps, 0.0)
         decayed = optimizer(hp._replace(learning_rate=learning_rate))
         batch = prepare(hp, state.params, blank(data))
+        axis = 1 if jax.tree.leaves(batch.memory) else 0
 
         def minibatch(carry, inputs):
             key, batch = inputs
@@ -152,7 +153,7 @@ def pqn(
 
         def epoch(carry, key: Array):
             shuffle_key, key = jax.random.split(key)
-            batches = minibatches(shuffle_key, batch, num_minibatches, axis=1)
+            batches = minibatches(shuffle_key, batch, num_minibatches, axis=axis)
             return jax.lax.scan(minibatch, carry, (jax.random.split(key, num_minibatches), batches))
 
         keys = jax.random.split(key, num_epochs)

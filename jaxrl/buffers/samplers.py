@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxrl import parallel
 from jaxrl.buffers import tree
 from jaxrl.buffers.ring import Ring, oldest
+from jaxrl.keys import integers
 from jaxrl.types import Array, PyTree
 
 
@@ -38,7 +38,7 @@ def uniform() -> Sampler:
     def sample(key: Array, hparams, state, ring: Ring, batch_size: int, length: int):
         rows, columns = ring.data.reward.shape[:2]
         starts = jnp.maximum(ring.size - length + 1, 1) * columns
-        index = jax.random.randint(key, (batch_size,), 0, starts)
+        index = integers(key, (batch_size,), starts)
         return (oldest(ring) + index // columns) % rows, index % columns, {}
 
     return Sampler(lambda ring: (), lambda state, ring, count, most, length: state, sample)

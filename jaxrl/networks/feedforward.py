@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrl.networks.core import feed_forward
 from jaxrl.networks.initializers import orthogonals
-from jaxrl.networks.matmul import matmul
+from jaxrl.networks.matmul import matmul, spread
 from jaxrl.types import Network
 
 ACTIVATIONS = {
@@ -152,13 +152,15 @@ def linear_init(key, size_in, size_out, scale):
 
 def linear(params, x):
     """x W + b."""
-    return matmul(x, params["kernel"]) + params["bias"]
+    y = matmul(x, params["kernel"])
+    return y + spread(params["bias"], y.shape)
 
 
 def normalize(params, x, eps=1e-6):
     """Layer normalisation over the last axis."""
-    x = x - jnp.mean(x, -1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps) * params["scale"] + params["bias"]
+    x = x - spread(jnp.mean(x, -1, keepdims=True), x.shape)
+    factor = jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps)
+    return x * spread(factor, x.shape) * spread(params["scale"], x.shape) + spread(params["bias"], x.shape)
 
 
 def convolve(params, x, stride):
