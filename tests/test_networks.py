@@ -366,8 +366,8 @@ def test_errors_name_the_argument():
 
 
 def test_numbers_of_operations_stay_small():
-    """Tracing and, for small networks, run time go with the number of operations: a layer is dot, bias, activation (of the bias
-    its broadcast and the sum)."""
+    """Tracing and, for small networks, run time go with the number of operations: a layer is a product, a bias spread
+    and added, an activation."""
     network = mlp((64, 64))
     params = jax.eval_shape(network.init, KEY, VECTOR[0])
     jaxpr = jax.make_jaxpr(lambda p, x: network.apply(p, (), x)[1])(params, VECTOR)
