@@ -50,15 +50,17 @@ def updates_per_second(agent: str, env: str, folder: pathlib.Path) -> float:
     return result["steps_per_second"] / (config["num_envs"] * config["unroll_length"])
 
 
+def nbytes(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a checkpoint that was just removed
+        return 0
+
+
 def sample(pid: int, folder: pathlib.Path) -> dict[str, float]:
     """Resident memory and its anonymous part in MB, open files, threads, and MB of the run's folder."""
     status = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
-    size = 0
-    for path in folder.rglob("*"):
-        try:
-            size += path.stat().st_size
-        except OSError:  # a checkpoint that was just removed
-            pass
+    size = sum(nbytes(pathlib.Path(root, name)) for root, _, names in os.walk(folder) for name in names)
     return {
         "time": time.monotonic(),
         "rss": int(status["VmRSS"].split()[0]) / 1024,
