@@ -115,7 +115,8 @@ def rollout(
     if pool is not None:
         resets, reset = jax.vmap(choose)(resets), take
     elif not episodic and _is_small(jax.eval_shape(make, jax.random.key(0))):
-        resets, reset = jax.vmap(make)(resets), lambda made: made
+        with jax.named_scope("environment"):
+            resets, reset = jax.vmap(make)(resets), lambda made: made
 
     def step(now: Interaction, inputs) -> tuple[Interaction, Transition]:
         act_key, step_keys, ready = inputs
@@ -127,7 +128,8 @@ def rollout(
         then = now._replace(env_state=env_state, observation=data.next_observation, memory=memory, ended=ended)
         if episodic:
             return _where(_all_out(now.ended), now, then, params_axis), data
-        return _where(_all_out(ended), reset(ready), then, params_axis), data
+        with jax.named_scope("environment"):
+            return _where(_all_out(ended), reset(ready), then, params_axis), data
 
     act_keys = jax.random.split(act_key, unroll_length)
     step_keys = jax.random.split(step_key, (unroll_length, num_envs))
@@ -140,9 +142,11 @@ def interact(
     act_key: Array, step_keys: Array, act: Any, agent_state: PyTree, env: Env, now: Interaction, params_axis: int | None
 ) -> tuple[PyTree, PyTree, Transition]:
     """One step of N environments, without resets. Returns env_state, memory (before `remember`), transition [N]."""
-    memory, action, extras = act(act_key, agent_state, now.memory, now.observation)
-    env_step = jax.vmap(env.step, in_axes=(0, 0, 0, params_axis))
-    env_state, timestep = env_step(step_keys, now.env_state, action, now.params)
+    with jax.named_scope("forward"):
+        memory, action, extras = act(act_key, agent_state, now.memory, now.observation)
+    with jax.named_scope("environment"):
+        env_step = jax.vmap(env.step, in_axes=(0, 0, 0, params_axis))
+        env_state, timestep = env_step(step_keys, now.env_state, action, now.params)
     both = extras.keys() & timestep.extras.keys()
     if both:
         raise ValueError(f"rollout: {sorted(both)} recorded by both the agent's act and the environment; rename one")

@@ -96,8 +96,9 @@ def online(
             episodic=episodic,
             reset_pool=reset_pool,
         )
-        agent_state, observed = agent.observe(observe_key, state.agent, data)
-        agent_state, learned = agent.update(update_key, agent_state, data)
+        with jax.named_scope("learning"):
+            agent_state, observed = agent.observe(observe_key, state.agent, data)
+            agent_state, learned = agent.update(update_key, agent_state, data)
         teacher, taught = state.curriculum, {}
         if curriculum is not None:
             teacher, taught = curriculum.update(curriculum_key, state.curriculum, agent_state, data)
@@ -160,7 +161,10 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
     def step(state: OfflineState) -> tuple[OfflineState, Metrics]:
         key, batch_key, update_key = jax.random.split(state.key, 3)
         index = integers(batch_key, (batch_size,), max(sizes))
-        agent_state, learned = learner.update(update_key, state.agent, batch(index))
+        with jax.named_scope("replay"):
+            rows = batch(index)
+        with jax.named_scope("learning"):
+            agent_state, learned = learner.update(update_key, state.agent, rows)
         metrics = merge_metrics(learned, finite.in_parameters(learner.actor(agent_state)))
         return OfflineState(key, agent_state, increment(state.num_updates)), metrics
 

@@ -53,6 +53,7 @@ def _sorted(key: Array, n: int) -> Array:
     return (jax.lax.sort(packed, is_stable=False) & ((1 << bits) - 1)).astype("int32")
 
 
+@jax.named_scope("shuffle")
 def minibatches(key: Array, data: PyTree, num_minibatches: int, axis: int = 0) -> PyTree:
     """Shuffles along `axis` and splits it: [..., B, ...] becomes [num_minibatches, ..., B / num_minibatches, ...].
 

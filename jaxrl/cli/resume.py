@@ -51,7 +51,7 @@ def main(argv: list[str], started: float) -> int:
     changes = [change for name in here for change in differences(old.get(name), here[name])]
     if changes and not options["quiet"] and hosts.is_first():
         print(f"since the checkpoint: {', '.join(changes)}; what follows may differ in its last bits")
-    config = {name: value for name, value in {**new, **here}.items() if name not in ("quiet", "debug")}
+    config = {name: value for name, value in {**new, **here}.items() if name not in ("quiet", "debug", "profile")}
     with saving.open_store(run, settings.options, config) as store:
         strange = [step for step in store.steps() if step % size] if store is not None else []
         if strange:
@@ -120,7 +120,7 @@ def read_options(config: dict[str, Any], argv: list[str], run: pathlib.Path) -> 
         Flag("episodes", int, config.get("episodes", 128), "episodes of the final evaluation"),
         *train.checkpoint_flags(config),
         *files,
-        *[flag for flag in train.common_flags() if flag.name in ("quiet", "debug")],
+        *[flag for flag in train.common_flags() if flag.name in ("quiet", "debug", "profile")],
     ]
     known = [f"--{option(flag.name)}" for flag in flags]
     for token in argv:
@@ -218,7 +218,7 @@ def command_line(flags: list, config: dict[str, Any]) -> list[str]:
     for flag in flags:
         name = unit.get(flag.name, flag.name)
         if name not in known:
-            if name in ("out", "overwrite", "quiet", "debug"):
+            if name in ("out", "overwrite", "quiet", "debug", "profile"):
                 continue
             raise BadInput(f"the checkpoint's configuration has no {flag.name}")
         value, dashed = known[name], f"--{option(flag.name)}"

@@ -140,18 +140,22 @@ def go_on(
     """Runs chunk after chunk, until the end or a signal. Returns None, or what is wrong with the last one's numbers."""
     import jax
 
-    from jaxrl.cli import compilation, health, saving
+    from jaxrl.cli import compilation, health, profile, saving
 
     options, sizes = settings.options, None
     if settings.dataset is None:
         sizes = (options["unroll_length"], options["num_envs"])
     name, num_chunks = f"{settings.agent_name} in {settings.env_name}", program.total // program.chunk_steps
     diverged = None
+    left = (program.total - progress.steps) // program.chunk_steps
+    profiled_step = progress.steps + left // 2 * program.chunk_steps  # buffers are filled, schedules on their way
     while progress.steps < program.total and not hosts.told_to_stop(received):
         data = program.draw(progress.steps // program.chunk_steps)
         with bad_input(jax.errors.JaxRuntimeError, what=name):
             call = functools.partial(advance, chunk, progress.state, data, options["debug"])
-            (state, metrics, failed), seconds = compilation.timed(call)
+            profiled = options["profile"] and progress.steps == profiled_step
+            timed = functools.partial(profile.record, folder=options["profile"]) if profiled else compilation.timed
+            (state, metrics, failed), seconds = timed(call)
         problem = health.problem(metrics, progress.steps, sizes, hosts.one(state, options["devices"]))
         if problem and options["debug"]:
             problem += where(traced, progress.state, data)
@@ -168,6 +172,8 @@ def go_on(
         if not options["quiet"]:
             done = progress.steps // program.chunk_steps
             report.progress(row, program.total, done, num_chunks, program.unit)
+        if profiled and not options["quiet"]:
+            print("\n".join(["", *profile.lines(options["profile"], chunk.as_text(), seconds)]), flush=True)
         if diverged is None and (diverged := health.divergence(metrics)):
             saving.warn(diverged)  # once
         if hosts.agree(saver.due(progress.steps))[0][0]:  # by the clock of the first

@@ -225,6 +225,7 @@ def common_flags() -> list:
         Flag("devices", str, "", "devices to learn on together: a number, or all; default 1, of several processes all"),
         Flag("quiet", bool, False, "print errors only"),
         Flag("debug", bool, False, "check actions, observations and indices; say which line made a NaN (slower)"),
+        Flag("profile", str, "", "folder for a trace of one chunk; prints where its time went"),
         Flag("checkpoints", bool, True, "save all of the run now and then, so that --resume RUN goes on from there"),
         *checkpoint_flags(),
         Flag("checkpoint_replay", bool, True, "with the replay buffer; without it, a resumed run starts an empty one"),

@@ -56,14 +56,16 @@ def with_replay(agent: Agent, buffer: Buffer, updates_per_step: int = 1) -> Agen
 
     def observe(key: Array, state: WithReplayState, fresh: Transition) -> tuple[WithReplayState, Metrics]:
         agent_state, metrics = agent.observe(key, state.agent, fresh)
-        return WithReplayState(agent_state, buffer.add(state.buffer, fresh)), metrics
+        with jax.named_scope("replay"):
+            return WithReplayState(agent_state, buffer.add(state.buffer, fresh)), metrics
 
     def update(key: Array, state: WithReplayState, fresh: Transition) -> tuple[WithReplayState, Metrics]:
         del fresh  # in the buffer since `observe`
         ready = parallel.all(buffer.is_ready(state.buffer))
 
         def once(state: WithReplayState, key: Array) -> tuple[WithReplayState, Metrics]:
-            data = buffer.sample(salted(key), state.buffer)
+            with jax.named_scope("replay"):
+                data = buffer.sample(salted(key), state.buffer)
             # Only the agent goes through the condition: a branch that returned the buffer would copy it.
             learn = lambda agent_state: agent.update(key, agent_state, data)  # noqa: E731
             shapes = jax.eval_shape(learn, state.agent)[1]
