@@ -12,6 +12,7 @@ import toys
 import jaxrl
 from jaxrl import key_reuse
 from jaxrl import keys as keys_
+from jaxrl.data import collect
 from jaxrl.loop import run
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks" / "reliability"))
@@ -101,6 +102,8 @@ def test_what_is_no_typed_key_is_refused_in_one_line(key, message):
         jaxrl.online(agent, env, num_envs=2, unroll_length=2).init(key)
     with pytest.raises(ValueError, match=f"^offline: {message}$"):
         jaxrl.offline(agent, jnp.zeros((4, 2)), batch_size=2).init(key)
+    with pytest.raises(ValueError, match=f"^collect: {message}$"):
+        collect(key, agent, (), env, 8)
 
 
 def test_shapes_are_enough():

@@ -12,6 +12,7 @@ import jaxrl
 from jaxrl import spaces
 from jaxrl.data.dataset import Dataset, take_rows
 from jaxrl.interaction import rollout, start, timestep_shape
+from jaxrl.keys import typed
 from jaxrl.tree import select
 from jaxrl.types import Agent, Array, Env, PyTree, Transition, no_memory, nothing
 
@@ -58,7 +59,7 @@ def collect(
     if reward_shape:
         raise ValueError(f"collect: the environment rewards {reward_shape[0]} agents, datasets are of one")
     player = _player(agent, env, greedy, epsilon, noise)
-    start_key, play_key = jax.random.split(key)
+    start_key, play_key = jax.random.split(typed(key, "collect"))
     interaction = jax.jit(lambda key, state: start(key, player, state, env, env.params, num_envs))(start_key, state)
 
     def play(key, state, interaction, length):
@@ -123,7 +124,7 @@ def random_policy(space: spaces.Space) -> Agent:
 
     def act(key, state, memory, observation):
         count = jax.tree.leaves(observation)[0].shape[0]
-        return memory, jax.vmap(space.sample)(jax.random.split(key, count)), {}
+        return memory, space.sample(key, (count,)), {}
 
     return Agent(lambda key, hparams, example: (), no_memory, act, act, nothing)
 
@@ -141,7 +142,7 @@ def _player(agent: Agent, env: Env, greedy: bool, epsilon: float, noise: float) 
             action = _add_noise(noise_key, env.action_space, action, noise)
         if epsilon:
             count = jax.tree.leaves(action)[0].shape[0]
-            drawn = jax.vmap(env.action_space.sample)(jax.random.split(random_key, count))
+            drawn = env.action_space.sample(random_key, (count,))
             action = select(jax.random.uniform(choice_key, (count,)) < epsilon, drawn, action)
         return memory, action, extras
 
