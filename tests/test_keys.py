@@ -103,7 +103,7 @@ def test_what_is_no_typed_key_is_refused_in_one_line(key, message):
     with pytest.raises(ValueError, match=f"^offline: {message}$"):
         jaxrl.offline(agent, jnp.zeros((4, 2)), batch_size=2).init(key)
     with pytest.raises(ValueError, match=f"^collect: {message}$"):
-        collect(key, agent, (), env, 8)
+        collect(key, agent, (), env, 16)
 
 
 def test_shapes_are_enough():
