@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def quick_compilation():
     """For modules of many programs that each run for a moment: two thirds of the time, and results to rounding."""
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -440,8 +440,8 @@ def test_the_schedule(monkeypatch):
 
     now = [0.0]
     monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    store = Store()
-    saver = saving.Saver(store, {"checkpoint_steps": 100, "checkpoint_minutes": 1.0, "checkpoint_replay": True})
+    store, always = Store(), {"checkpoints": True, "checkpoint_replay": True, "devices": 1}
+    saver = saving.Saver(store, {**always, "checkpoint_steps": 100, "checkpoint_minutes": 1.0})
     saver.save({}, 0, {})
     for step in range(30, 400, 30):
         now[0] += 10.0
@@ -449,7 +449,7 @@ def test_the_schedule(monkeypatch):
             saver.save({}, step, {}, float("nan") if step > 200 else 1.0)
     saver.save({}, store.saved[-1][0], {})  # what is there is not saved again
     assert store.saved == [(0, None), (120, 1.0), (210, None), (300, None)]
-    off = saving.Saver(store, {"checkpoint_steps": 0, "checkpoint_minutes": 0.0, "checkpoint_replay": True})
+    off = saving.Saver(store, {**always, "checkpoint_steps": 0, "checkpoint_minutes": 0.0})
     now[0] += 1e9
     assert not off.due(10**12)
 
