@@ -58,9 +58,9 @@ def peak():
     return 2 * 1024**3 / best_seconds(jax.jit(jnp.matmul), x, x, repeats=20) / 1e9
 
 
-def products(rows, trips=32):
-    """GFLOP/s of a layer of 64 x 64 with so many rows: forwards, its gradient as autodiff writes it, and as ours."""
-    x, cotangent = jnp.ones((rows, 64)), jnp.ones((rows, 64))
+def products(rows, size, trips=32):
+    """GFLOP/s of a layer of 64 x size with so many rows: forwards, its gradient as autodiff writes it, and as ours."""
+    x, cotangent = jnp.ones((rows, 64)), jnp.ones((rows, size))
 
     def repeated(product):
         def body(w, _):
@@ -73,8 +73,8 @@ def products(rows, trips=32):
 
     kinds = {"forwards": lambda x, w: jnp.sum(x @ w, 0, keepdims=True), "gradient of W, x @ W": gradient(jnp.matmul)}
     kinds["gradient of W, matmul"] = gradient(matmul)
-    each = 2 * rows * 64 * 64 * trips / 1e9
-    return {name: each / best_seconds(repeated(product), jnp.zeros((64, 64))) for name, product in kinds.items()}
+    each = 2 * rows * 64 * size * trips / 1e9
+    return {name: each / best_seconds(repeated(product), jnp.zeros((64, size))) for name, product in kinds.items()}
 
 
 def ppo(num_envs, steps):
@@ -141,12 +141,14 @@ def main():
                 "of the peak": f"{reached / top:.0%}",
             }
         )
-    for rows in rows_of_layers:
-        found = products(rows)
-        layer_rows.append({"rows": rows, **{name: f"{rate:.0f}" for name, rate in found.items()}})
+    for rows, size in ((rows, size) for rows in rows_of_layers for size in (64, 2)):
+        found = products(rows, size)
+        layer_rows.append(
+            {"rows": rows, "layer": f"64 x {size}", **{name: f"{rate:.0f}" for name, rate in found.items()}}
+        )
     text = (
         f"Peak: {top:.0f} GFLOP/s in float32 on {len(os.sched_getaffinity(0))} cores, jax {jax.__version__}.\n\n"
-        f"{table(training_rows)}\n\nGFLOP/s of one layer of 64 x 64:\n\n{table(layer_rows)}\n"
+        f"{table(training_rows)}\n\nGFLOP/s of one layer:\n\n{table(layer_rows)}\n"
     )
     print(text)
     if arguments.write:
