@@ -63,7 +63,6 @@ def jaxrl_side(agent_name, env_name, num_envs, length, steps, settings):
 
 
 def plain_side(agent_name, env_name, num_envs, length, steps, settings):
-    sys.path.insert(0, str(ROOT / "benchmarks"))
     from plain_ppo import make_train
 
     sizes = {name: settings[name] for name in ("num_epochs", "num_minibatches", "learning_rate")}

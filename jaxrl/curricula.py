@@ -6,7 +6,7 @@ from typing import Callable
 
 import jax
 
-from jaxrl import counters
+from jaxrl import counters, parallel
 from jaxrl.types import Array, Curriculum, PyTree, Transition
 
 
@@ -42,7 +42,6 @@ def scheduled(schedule: Callable[[PyTree, Array], PyTree]) -> Curriculum:
 
     def update(key: Array, state: tuple, agent_state: PyTree, data: Transition) -> tuple[tuple, dict]:
         params, num_steps = state
-        length, num_envs = data.reward.shape[:2]
-        return (params, counters.advance(num_steps, length * num_envs)), {}
+        return (params, counters.advance(num_steps, parallel.rollout_steps(data.reward))), {}
 
     return Curriculum(init, sample, update, axes=None)

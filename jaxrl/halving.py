@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl.sweeps import finished, plan, ranking
+from jaxrl.keys import is_key
+from jaxrl.sweeps import beginnings, finished, plan, ranking
 from jaxrl.types import Array, PyTree
 
 
@@ -98,16 +99,13 @@ def halving(
     start, go_on, one = staged(init, advance, jax.tree.map(lambda x: x[0], hparams))
     count = (jax.ShapeDtypeStruct((), jnp.int32),)  # shared: under vmap, loops of all members have one length
     members = [(i, j) for i in range(size) for j in range(len(seeds))]
-    hparams = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), hparams)
-
-    def beginnings(chosen: list[tuple[int, int]]) -> tuple[Array, PyTree]:
-        setting, seed = np.transpose(chosen)
-        keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed])
-        return keys, jax.tree.map(lambda x: x[setting], hparams)
-
     layouts = {"layout": layout, "memory": memory}
     planned = plan(start, one[0], len(members), **layouts)
-    states = {m: x for chosen, found, _ in finished(planned, members, beginnings) for m, x in zip(chosen, found)}
+    states = {
+        m: x
+        for chosen, found, _ in finished(planned, members, beginnings(hparams, seeds))
+        for m, x in zip(chosen, found)
+    }
     done, spent, planned, found_rungs = 0, 0, None, []
     for until, number in stages:
         kept = ranking(found_rungs[-1].results[score])[:number] if found_rungs else range(size)
@@ -150,11 +148,11 @@ def staged(
 
     def start(key: Array, hparams: PyTree, *shared: PyTree) -> list[Array]:
         leaves, known["structure"] = jax.tree.flatten(init(key, hparams, *shared))
-        known["keys"] = [jax.random.key_impl(x) if _is_key(x) else None for x in leaves]
+        known["keys"] = [jax.random.key_impl(x) if is_key(x) else None for x in leaves]
         return packed(leaves)
 
     def packed(leaves: list[Array]) -> list[Array]:
-        return [jax.random.key_data(x) if _is_key(x) else jnp.asarray(x) for x in leaves]
+        return [jax.random.key_data(x) if is_key(x) else jnp.asarray(x) for x in leaves]
 
     def go_on(state: list[Array], num_updates: Array, *shared: PyTree) -> tuple[list[Array], PyTree]:
         kinds = known["keys"]
@@ -164,7 +162,3 @@ def staged(
 
     one = jax.eval_shape(lambda: (jax.random.key(0), jax.tree.map(jnp.asarray, hparams)))
     return start, go_on, (one, (jax.eval_shape(start, *one, *shared),))
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

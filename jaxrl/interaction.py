@@ -6,12 +6,12 @@ environment after the transition (with its true successor) has been recorded.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl.buffers import num_bytes
 from jaxrl.counters import LARGEST
 from jaxrl.keys import integers
 from jaxrl.spaces import zeros
@@ -184,11 +184,7 @@ def _start(key, agent, agent_state, env, params, shape: tuple[int, ...], params_
 
 def _is_small(made: Interaction) -> bool:
     """Whether fresh states for each step of a rollout are of little weight beside the observations that it records."""
-
-    def nbytes(tree: PyTree) -> int:
-        return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-
-    return nbytes(made) <= max(1024 * made.ended.shape[0], 4 * nbytes(made.observation))
+    return num_bytes(made) <= max(1024 * made.ended.shape[0], 4 * num_bytes(made.observation))
 
 
 def _all_out(ended: Array) -> Array:

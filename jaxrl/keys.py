@@ -26,6 +26,11 @@ def typed(key: Any, what: str) -> jax.Array:
     return key
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or what stands for one, holds typed keys."""
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def integers(key: jax.Array, shape: tuple[int, ...], n: Any) -> jax.Array:
     """Uniform in 0 .. n - 1, [*shape] int32, by one draw of random bits where `jax.random.randint` makes three.
 

@@ -16,7 +16,7 @@ SMALLEST = 32  # rows for which six rounds mix well
 def permutation(key: Array, n: int) -> Array:
     """A random permutation of 0 .. n - 1, [n] int32, for shuffling.
 
-    `jax.random.permutation` sorts pairs, which can take a third of PPO's time on a CPU. Where n is a product of two
+    `jax.random.permutation` sorts pairs, which is slow on a CPU. Where n is a product of two
     numbers >= 32, this is Feistel's network (Luby & Rackoff 1988, https://doi.org/10.1137/0217022), without a sort:
     with i = columns * r + c and tables f, g of random numbers,
 

@@ -24,10 +24,12 @@ SHARDS = "shards"
 
 def num_shards() -> int:
     """How many shards there are; 1 outside of `shard`."""
-    try:
-        return jax.lax.axis_size(SHARDS)
-    except NameError:  # the axis is not bound
-        return 1
+    return jax.lax.axis_size(SHARDS) if _is_bound() else 1
+
+
+def rollout_steps(reward: Array) -> int:
+    """Environment steps in a rollout with rewards [T, N, ...], those of all shards together."""
+    return reward.shape[0] * reward.shape[1] * num_shards()
 
 
 def mean(tree: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxrl.keys import is_key
 from jaxrl.types import Agent, Env, PyTree
 from jaxrl.untrusted import BadFile, read_json, require_file, require_modest
 
@@ -47,7 +48,7 @@ def save_policy(path: str | os.PathLike, actor: PyTree, header: dict[str, Any]) 
     """
     from jaxrl.data.containers import save_safetensors
 
-    leaves = [(name, leaf) for name, leaf in named_leaves(actor) if not _is_key(leaf)]
+    leaves = [(name, leaf) for name, leaf in named_leaves(actor) if not is_key(leaf)]
     arrays = {name: np.asarray(jax.device_get(leaf), order="C") for name, leaf in leaves}
     if len(arrays) != len(leaves):
         raise ValueError("save_policy: two leaves have the same key path; rename a dictionary key that contains '/'")
@@ -88,7 +89,7 @@ def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
     Raises:
       ValueError: naming every array that is missing, unexpected, or of another shape or dtype.
     """
-    expected = {name: leaf for name, leaf in named_leaves(template) if not _is_key(leaf)}
+    expected = {name: leaf for name, leaf in named_leaves(template) if not is_key(leaf)}
     problems = [f"{name!r} is missing" for name in expected if name not in arrays]
     problems += [f"{name!r} is unexpected" for name in arrays if name not in expected]
     for name, leaf in expected.items():
@@ -99,7 +100,7 @@ def restore(template: PyTree, arrays: dict[str, np.ndarray]) -> PyTree:
         raise ValueError(f"the arrays do not fit the agent: {shown}")
 
     def filled(name: str, like: Any) -> jax.Array:
-        if _is_key(like):  # acting takes its key as an argument; a key in the state is the learner's
+        if is_key(like):  # acting takes its key as an argument; a key in the state is the learner's
             return jax.random.split(jax.random.key(0), like.shape)
         return jax.numpy.asarray(arrays[name])
 
@@ -172,10 +173,6 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     """(key path, leaf) of every leaf: "agent/params/policy/..."."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="/") or "value", leaf) for path, leaf in paths]
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _kind(x: Any) -> str:

@@ -103,14 +103,7 @@ def sweep(
         raise ValueError("sweep: there are no seeds")
     skip, shape = set(skip), (size, len(seeds))
     members = [member for member in np.ndindex(shape) if member not in skip]
-
-    hparams = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), hparams)  # slices of it cost no programs
-
-    def arguments(chosen: list[tuple[int, ...]]) -> tuple[Array, PyTree]:
-        setting, seed = np.transpose(chosen)
-        keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed])
-        return keys, jax.tree.map(lambda x: x[setting], hparams)
-
+    arguments = beginnings(hparams, seeds)
     one = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), jax.eval_shape(partial(arguments, [(0, 0)]))
     )
@@ -126,6 +119,22 @@ def sweep(
             if on_result is not None:
                 on_result(*member, result)
     return results
+
+
+def beginnings(hparams: PyTree, seeds: Sequence[int]) -> Callable[[list], tuple[Array, PyTree]]:
+    """What runs begin with: (members) -> keys [n] and hyperparameters [n], for members (setting, number of the seed).
+
+    Args:
+      hparams: of S settings, leaves [S].
+    """
+    hparams = jax.tree.map(lambda x: np.asarray(jnp.asarray(x)), hparams)  # slices of it cost no programs
+
+    def arguments(chosen: list[tuple[int, ...]]) -> tuple[Array, PyTree]:
+        setting, seed = np.transpose(chosen)
+        keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)[seed])
+        return keys, jax.tree.map(lambda x: x[setting], hparams)
+
+    return arguments
 
 
 def plan(

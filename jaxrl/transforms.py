@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl import counters
+from jaxrl import counters, parallel
 from jaxrl.counters import Count
 from jaxrl.loop import merge_metrics
 from jaxrl.normalize import Statistics, init_statistics, update_statistics
@@ -117,8 +117,7 @@ def weigh_rewards(
 
     def observe(key: Array, state: WeighRewardsState, fresh: Transition) -> tuple[WeighRewardsState, Metrics]:
         del key
-        length, num_envs = fresh.reward.shape[:2]
-        return state._replace(num_steps=counters.advance(state.num_steps, length * num_envs)), {}
+        return state._replace(num_steps=counters.advance(state.num_steps, parallel.rollout_steps(fresh.reward))), {}
 
     return Transform(init, apply, observe, hparams)
 

@@ -13,6 +13,7 @@ from jaxrl.combinators.transform import with_transform
 from jaxrl.curricula import randomized, scheduled
 from jaxrl.envs.quadrotor import hover_action, quadrotor
 from jaxrl.factory import make_agent
+from jaxrl.parallel import SHARDS
 from jaxrl.spaces import Box
 from jaxrl.transforms import WeighRewardsHparams, weigh_rewards
 from jaxrl.tree import field_names
@@ -182,3 +183,19 @@ def test_what_does_not_fit_is_said():
     agent, hparams = make_agent("sac", counting(), reward_growth=(1.0,), reward_limits=(1.0,))
     with pytest.raises(ValueError, match=r"are 1 weights, extras\['reward_terms'\] is missing"):
         online(agent, counting(), num_envs=1, unroll_length=1).init(KEY, hparams)
+
+
+def test_shards_count_each_others_steps():
+    """Schedules go by the steps of all: a rollout of 3 x 4 on each of two shards is 24."""
+    data = Transition((), (), jnp.zeros((3, 4)), False, False, (), {"reward_terms": jnp.zeros((3, 4, 5))})
+    schedule, transform = scheduled(lambda params, n: params), weigh_rewards(WEIGHTS, GROWTH, LIMITS)
+
+    def count(_):
+        state = transform.init(KEY, transform.hparams, data)
+        state = transform.observe(KEY, state, data)[0]
+        taught = schedule.update(KEY, schedule.init(KEY, ()), (), data)[0]
+        return state.num_steps.rounded, taught[1].rounded
+
+    both = jax.vmap(count, axis_name=SHARDS)(jnp.arange(2))
+    np.testing.assert_array_equal(both, [[24, 24], [24, 24]])
+    assert [float(x) for x in count(0)] == [12, 12]

@@ -155,3 +155,13 @@ def test_one_name_recorded_twice_is_an_error():
 
     with pytest.raises(ValueError, match="time.*recorded by both"):
         play(toys.clock(), Agent(agent.init, agent.init_memory, act, act, agent.update))
+
+
+def test_resets_made_before_the_scan_are_those_made_in_it(monkeypatch):
+    """Where fresh states are small they are made for all steps at once: from the same keys, so the same bits."""
+    found = []
+    for small in (True, False):
+        monkeypatch.setattr("jaxrl.interaction._is_small", lambda made, small=small: small)
+        found.append(play(toys.clock(2), toys.counting_agent(), num_envs=5, length=9))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert np.asarray(found[0][1].terminated | found[0][1].truncated).any()

@@ -398,3 +398,17 @@ def test_gradients_in_blocks_are_those_of_a_product(size):
 
     ours, plain = jax.jit(lambda: [derivatives(matmul.matmul), derivatives(jnp.matmul)])()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.max(jnp.abs(b)))), ours, plain)
+
+
+@pytest.mark.parametrize("size", [(64,), (256, 1)])
+def test_what_is_spread_has_the_gradients_of_a_broadcast(size):
+    x, cotangent = jax.random.normal(KEY, size), jax.random.normal(jax.random.key(1), (256, 64))
+
+    def derivatives(spread):
+        slope = jax.grad(lambda x: jnp.sum(jnp.tanh(spread(x, (256, 64)) * cotangent)))
+        curved = jax.grad(lambda x: jnp.sum(slope(x) ** 2))
+        both = jax.vmap(slope)(jnp.stack([x, 2 * x]))
+        return spread(x, (256, 64)), slope(x), curved(x), both, jax.jvp(slope, (x,), (x,))
+
+    ours, plain = jax.jit(lambda: [derivatives(matmul.spread), derivatives(jnp.broadcast_to)])()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.max(jnp.abs(b)))), ours, plain)

@@ -13,6 +13,7 @@ from toys import clock
 
 from jaxrl import policy_file
 from jaxrl.factory import make_agent
+from jaxrl.keys import is_key
 from jaxrl.loop import example_data
 from jaxrl.policy_file import load, load_policy, restore, save_policy
 
@@ -34,7 +35,7 @@ def check_equal(left, right):
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right)):
         assert a.dtype == b.dtype and a.shape == b.shape
-        if not policy_file._is_key(a):
+        if not is_key(a):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 

@@ -260,8 +260,8 @@ def ppo(
         }
 
     def update(key: Array, state: PPOState, data: Transition) -> tuple[PPOState, Metrics]:
-        hp, (length, num_envs) = state.hparams, data.reward.shape[:2]
-        steps = state.num_updates.astype(jnp.float32) * (length * num_envs * parallel.num_shards())
+        hp = state.hparams
+        steps = state.num_updates.astype(jnp.float32) * parallel.rollout_steps(data.reward)
         remaining = jnp.maximum(1.0 - steps / hp.decay_steps, 0.0)
         decayed = optimizer(hp._replace(learning_rate=hp.learning_rate * remaining))
         batch = prepare(hp, state.params, data)

@@ -138,8 +138,8 @@ def pqn(
         return total, {"value_loss": total, "q_value": q_value}
 
     def update(key: Array, state: PQNState, data: Transition) -> tuple[PQNState, Metrics]:
-        hp, (length, num_envs) = state.hparams, data.reward.shape[:2]
-        steps = state.num_updates.astype(jnp.float32) * (length * num_envs * parallel.num_shards())
+        hp = state.hparams
+        steps = state.num_updates.astype(jnp.float32) * parallel.rollout_steps(data.reward)
         learning_rate = hp.learning_rate * jnp.maximum(1.0 - steps / hp.decay_steps, 0.0)
         decayed = optimizer(hp._replace(learning_rate=learning_rate))
         batch = prepare(hp, state.params, blank(data))

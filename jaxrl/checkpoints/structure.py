@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl.checkpoints import arrays
+from jaxrl.keys import is_key
 from jaxrl.policy_file import named_leaves
 from jaxrl.types import PyTree
 
@@ -113,10 +114,6 @@ def _implementation(name: str, dtype: Any) -> str:
     if str(dtype) not in known:
         raise ValueError(f"{name!r} is {dtype}, must be one of {', '.join(known)}")
     return known[str(dtype)]
-
-
-def is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _is_plain(dtype: Any) -> bool:

@@ -137,13 +137,14 @@ def place(state: Any, count: int) -> Any:
     import numpy as np
 
     from jaxrl.combinators.shard import layout
+    from jaxrl.keys import is_key
 
     if count == 1:
         return state
     where = layout(mesh(count))
 
     def put(x: Any) -> Any:
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         array = np.asarray(x)
         return jax.make_array_from_callback(array.shape, where, lambda index: array[index])
@@ -159,8 +160,10 @@ def gather(state: Any) -> Any:
         return state
     from jax.experimental import multihost_utils
 
+    from jaxrl.keys import is_key
+
     def whole(x: Any) -> Any:
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             return jax.random.wrap_key_data(whole(jax.random.key_data(x)), impl=jax.random.key_impl(x))
         return multihost_utils.process_allgather(x, tiled=True)
 

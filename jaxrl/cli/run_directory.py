@@ -40,10 +40,7 @@ def choose(settings: Any) -> pathlib.Path:
     if settings.options["out"]:
         out = pathlib.Path(settings.options["out"])
     else:
-        env = re.sub(r"[^\w.-]+", "_", settings.env_name)
-        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        base = pathlib.Path("runs") / f"{settings.agent_name}-{env}-{settings.options['seed']}-{time}"
-        out = next(p for i in range(1000) if not (p := pathlib.Path(f"{base}{f'-{i}' if i else ''}")).exists())
+        out = unused(f"{settings.agent_name}-{settings.env_name}-{settings.options['seed']}")
     if out.exists():
         if not settings.options["overwrite"]:
             raise BadInput(f"--out {out} exists; choose another, or add --overwrite")
@@ -55,6 +52,13 @@ def choose(settings: Any) -> pathlib.Path:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise BadInput(f"--out {out} cannot be made: {parent} is not a folder that can be written to")
     return out
+
+
+def unused(name: str) -> pathlib.Path:
+    """runs/NAME-TIME, which is not there yet."""
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = pathlib.Path("runs") / re.sub(r"[^\w.-]+", "_", f"{name}-{time}")
+    return next(p for i in range(1000) if not (p := pathlib.Path(f"{base}{f'-{i}' if i else ''}")).exists())
 
 
 def is_unfinished(path: pathlib.Path) -> bool:

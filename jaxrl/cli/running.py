@@ -8,11 +8,10 @@ import functools
 import pathlib
 import signal
 import sys
-import threading
 import time
-from typing import Any, Iterator
+from typing import Any
 
-from jaxrl.cli import hosts, report, run_directory
+from jaxrl.cli import hosts, report, run_directory, signals
 from jaxrl.cli.errors import bad_input
 
 
@@ -106,7 +105,7 @@ def train(settings: Any, out: pathlib.Path | None, started: float, resumed: Any 
             saver.restore(progress, out, resumed, traced.template, fresh)
             say(f"resumed after {progress.steps:,} {program.unit}")
         progress.compile_seconds += compile_seconds
-        with signals() as received:
+        with signals.collected(interrupt_again) as received:
             problem = go_on(settings, out, program, traced, chunk, progress, saver, received)
             result = None if problem else finish(settings, out, progress, saver, evaluation_key, received)
         saver.wait()
@@ -254,22 +253,7 @@ def final_evaluation(key: Any, settings: Any, actor: Any) -> tuple[Any, float]:
     return jax.device_get(compiled(key, actor)), seconds
 
 
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; the second one raises KeyboardInterrupt."""
-    received: list[int] = []
-
-    def handler(number: int, frame: Any) -> None:
-        received.append(number)
-        if len(received) > 1:
-            raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield received
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+def interrupt_again(received: list[int]) -> None:
+    """The first signal ends the run after its chunk, the second one at once."""
+    if len(received) > 1:
+        raise KeyboardInterrupt

@@ -58,9 +58,7 @@ class Saver:
         with bad_input(ValueError, OSError, what=str(out)):
             restored = self._restore(self._kept(template), out)
         steps, notes, state = restored.step, restored.notes, restored.state
-        if (
-            resumed.extended and self._store is not None
-        ):  # first, so that a kill from now on does not shorten the run again
+        if resumed.extended and self._store is not None:  # first: a kill from now on must not shorten the run again
             self._store.save(steps, state, notes=notes, score=number(notes.get("score")))
         state = hosts.place(state, self._options["devices"])
         progress.state = state if self._options["checkpoint_replay"] else programs.with_buffers(state, fresh)

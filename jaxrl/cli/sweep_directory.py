@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import pathlib
 import re
@@ -73,10 +72,7 @@ def create(sweep: Any, names: list[str], given: dict[str, list[str]], content: d
     from jaxrl.policy_file import write_atomically
 
     options = sweep.options
-    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    base = pathlib.Path("runs") / re.sub(r"[^\w.-]+", "_", f"sweep-{'-'.join(names)}-{time}")
-    free = (p for i in range(1000) if not (p := pathlib.Path(f"{base}{f'-{i}' if i else ''}")).exists())
-    out = pathlib.Path(options["out"]) if options["out"] else next(free)
+    out = pathlib.Path(options["out"]) if options["out"] else run_directory.unused(f"sweep-{'-'.join(names)}")
     if out.exists():
         if not options["overwrite"]:
             raise BadInput(f"--out {out} exists; choose another, add --overwrite, or go on with --resume {out}")

@@ -146,21 +146,13 @@ def shared(runs: Runs, function: Callable, part: int) -> tuple:
     return (counts if function is runs.whole else counts[part]), runs.data
 
 
-def beginnings(hparams: Any, members: dict[int, int]) -> Callable[[list], tuple]:
-    """The arguments of `whole` and `first` for members (setting, seed).
+def beginnings(group: Any, seeds: list[int]) -> Callable[[list], tuple]:
+    """The arguments of `whole` and `first` for members (setting, seed)."""
+    from jaxrl import sweeps
 
-    Args:
-      members: place of each setting in `hparams`.
-    """
-    import jax
-    import numpy as np
-
-    def arguments(chosen: list[tuple[int, int]]) -> tuple:
-        setting = np.array([members[i] for i, _ in chosen])
-        keys = jax.vmap(jax.random.key)(np.array([seed for _, seed in chosen], np.uint32))
-        return keys, jax.tree.map(lambda x: np.asarray(x)[setting], hparams)
-
-    return arguments
+    arguments = sweeps.beginnings(group.hparams, seeds)
+    places, numbers = ({x: at for at, x in enumerate(xs)} for xs in (group.members, seeds))
+    return lambda chosen: arguments([(places[setting], numbers[seed]) for setting, seed in chosen])
 
 
 def label(names: list[str], group: Any) -> str:

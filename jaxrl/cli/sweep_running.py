@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import pathlib
 import signal
 import sys
-import threading
 import time
 from typing import Any, Callable, Iterator
 
-from jaxrl.cli import sweep_programs, sweep_report
+from jaxrl.cli import signals, sweep_programs, sweep_report
 from jaxrl.cli.errors import bad_input
 from jaxrl.cli.sweep_results import STATES, Journal, load_state, ranking, save_state, state_path
 
@@ -32,7 +30,7 @@ def train(sweep: Any, out: pathlib.Path, started: float) -> int:
     for line in sweep_report.introduction(sweep, journal, out):
         say(line)
     left: list[list[int]] = []
-    with signals() as received:
+    with signals.collected(wait_or_stop) as received:
         for rung, number in enumerate(sweep.finalists):
             left.append(kept(journal, left[-1], rung, number) if left else list(range(number)))
             train_rung(sweep, journal, left[-1], rung, say, received)
@@ -104,7 +102,7 @@ def take(
 def arguments_of(sweep: Any, journal: Journal, group: Any, runs: Any, function: Any, rung: int) -> Callable:
     """(members) -> the arguments of their call."""
     if function is not runs.then:
-        return sweep_programs.beginnings(group.hparams, {i: at for at, i in enumerate(group.members)})
+        return sweep_programs.beginnings(group, sweep.seeds)
     from jaxrl.halving import stacked
 
     shapes = runs.shapes[1][0]
@@ -127,27 +125,12 @@ def _out_of_memory() -> type[Exception]:
     return jax.errors.JaxRuntimeError
 
 
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects the first Ctrl-C, after which members that run may end; a second one and SIGTERM end the process.
+def wait_or_stop(received: list[int]) -> None:
+    """After the first Ctrl-C members that run may end; a second one and SIGTERM end the process.
 
     All finished members are on disk at any time, and a member that runs cannot be interrupted.
     """
-    received: list[int] = []
-
-    def handler(number: int, frame: Any) -> None:
-        received.append(number)
-        if number == signal.SIGTERM or len(received) > 1:
-            os.write(2, b"jaxrl: stopped; --resume goes on with the members that are finished\n")
-            os._exit(128 + number)
-        os.write(2, b"jaxrl: waiting for members that run; Ctrl-C again to stop now\n")
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield received
-        return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+    if received[-1] == signal.SIGTERM or len(received) > 1:
+        os.write(2, b"jaxrl: stopped; --resume goes on with the members that are finished\n")
+        os._exit(128 + received[-1])
+    os.write(2, b"jaxrl: waiting for members that run; Ctrl-C again to stop now\n")

@@ -39,7 +39,8 @@ def with_demonstrations(agent: Agent, data: Transition, fraction: float = 0.5) -
                 f"with_demonstrations: rewards are {batch.reward.shape}, needs batches [B]; use with_replay"
             )
         count = round(batch.reward.shape[0] * fraction / (1 - fraction))
-        given = jax.tree.map(lambda x: x[integers(key, (count,), size)], data)
+        index = integers(key, (count,), size)
+        given = jax.tree.map(lambda x: x[index], data)
         ours, theirs = batch.extras.keys(), given.extras.keys()
         names = (ours & theirs) | ((ours | theirs) & filled.keys())
         both = [_fill(batch, names, filled, 0.0), _fill(given, names, filled, 1.0)]

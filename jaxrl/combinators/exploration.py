@@ -55,9 +55,8 @@ def with_exploration(agent: Agent, exploration: Exploration) -> Agent:
         return memory._replace(agent=agent.remember(state.agent, memory.agent, step))
 
     def observe(key: Array, state: WithExplorationState, fresh: Transition) -> tuple[WithExplorationState, Metrics]:
-        length, num_envs = fresh.reward.shape[:2]
         agent_state, metrics = agent.observe(key, state.agent, fresh)
-        num_steps = advance(state.num_steps, length * num_envs * parallel.num_shards())
+        num_steps = advance(state.num_steps, parallel.rollout_steps(fresh.reward))
         return state._replace(agent=agent_state, num_steps=num_steps), metrics
 
     def update(key: Array, state: WithExplorationState, data: Transition) -> tuple[WithExplorationState, Metrics]:

@@ -15,8 +15,8 @@ from typing import Any, Callable, Iterator
 
 import jax
 
-from jaxrl.key_reuse.equations import is_key
 from jaxrl.key_reuse.follow import DRAWS, Follower, Keys
+from jaxrl.keys import is_key
 
 SHARED = "all elements of a vmap use the same key at"
 

@@ -12,10 +12,6 @@ FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "lt": np.less}
 LARGEST = 65_536  # elements of a constant that is followed by value
 
 
-def is_key(aval: Any) -> bool:
-    return hasattr(aval, "dtype") and jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key)
-
-
 def called(eqn: Any) -> Any:
     """The program that an equation calls with its own operands, if it is such a call."""
     for value in eqn.params.values():

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl.key_reuse.equations import LARGEST, called, is_key, known, moved, where_is
+from jaxrl.key_reuse.equations import LARGEST, called, known, moved, where_is
+from jaxrl.keys import is_key
 
 DRAWS = {"random_bits", "random_split", "random_gamma"}
 NOT_A_USE = {"eq", "ne", "random_unwrap", "debug_callback"}

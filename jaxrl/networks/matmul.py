@@ -21,8 +21,8 @@ def matmul(x: Array, kernel: Array) -> Array:
 
     The gradient with respect to W is X' G, a sum over rows. XLA computes one such product on one core of a CPU, however
     many rows it sums over, and takes long to read X across its rows. Here it is the sum of the products of blocks of
-    128 rows, one after transposing the narrower of X and G: 2 times as fast for 2,048 rows and 64 x 64 numbers, 7 times
-    for 64 x 2 (`benchmarks/roofline.py`). Derivatives of any order and mode, and `vmap`, are those of `x @ kernel`.
+    128 rows, one after transposing the narrower of X and G; `benchmarks/roofline.py` measures both. Derivatives of any
+    order and mode, and `vmap`, are those of `x @ kernel`.
     """
     return x @ kernel
 
@@ -44,8 +44,7 @@ matmul.defjvp(_jvp, symbolic_zeros=True)
 def spread(x: Array, shape: tuple[int, ...]) -> Array:
     """`broadcast_to(x, shape)`, the gradient of which is a sum of the cotangents alone.
 
-    What these are computed from XLA would compute again within the sum, one number after the other: for the bias of
-    [2048, 64] outputs that took longer than their product with W.
+    What these are computed from XLA may compute again within the sum, one number after the other.
     """
     return jnp.broadcast_to(x, shape)
 
