@@ -17,7 +17,7 @@ RANKS = [
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
     {"action_values", "buffers", "curricula", "exploration"},
     {"interaction", "evaluation", "loop", "data", "sweeps", "halving"},
-    {"transforms"},
+    {"transforms", "rewards"},
     {"agents"},
     {"combinators"},
     {"presets", "factory"},
