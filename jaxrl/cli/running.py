@@ -56,9 +56,8 @@ def train(settings: Any, out: pathlib.Path | None, started: float, resumed: Any 
     import jax
 
     from jaxrl import __version__
-    from jaxrl.cli import compilation, memory, programs, saving
+    from jaxrl.cli import compilation, programs, saving
 
-    memory.keep_flat()
     first = hosts.is_first()
     settings = settings._replace(options={**settings.options, "quiet": settings.options["quiet"] or not first})
     options, name = settings.options, f"{settings.agent_name} in {settings.env_name}"

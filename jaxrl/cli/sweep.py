@@ -58,9 +58,10 @@ def main(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
-    from jaxrl.cli import sweep_directory
+    from jaxrl.cli import memory, sweep_directory
     from jaxrl.cli.sweep_settings import read_words
 
+    memory.keep_flat()
     names, given = read_words(argv)
     if "--help" in given or "-h" in given:
         print(USAGE)

@@ -51,8 +51,9 @@ def main(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
-    from jaxrl.cli import hosts
+    from jaxrl.cli import hosts, memory
 
+    memory.keep_flat()
     argv = hosts.join(argv)
     if any(token == "--resume" or token.startswith("--resume=") for token in argv):
         from jaxrl.cli import resume
