@@ -22,6 +22,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("iql", "xql", "fdvl", "awac", "cql", "odice"), _CONTINUOUS),
     "recoil": dict(hparams={}),
     "bc": dict(hparams={}),
+    **dict.fromkeys(
+        ("diayn", "metra"), dict(num_envs=16, unroll_length=8, steps=500_000, updates_per_step=8, hparams={})
+    ),
 }
 
 

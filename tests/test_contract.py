@@ -67,6 +67,8 @@ VARIANTS = {
     "pqn": ("pqn", {}, Discrete(3)),
     "bc": ("bc", {}, PLANE),
     "bc-discrete": ("bc", {}, Discrete(3)),
+    "diayn": ("diayn", dict(num_skills=3), Discrete(3)),
+    "metra": ("metra", dict(num_model_updates=2), PLANE),
 }
 
 SMALL = dict(widths=(8,), num_minibatches=1, num_epochs=1, buffer_size=48, min_buffer_size=8, batch_size=8)

@@ -6,7 +6,8 @@ from typing import Any, Callable, NamedTuple
 
 from jaxrl import presets
 from jaxrl.combinators.demonstrations import with_demonstrations
-from jaxrl.factory import actor_critic, offline_learners, on_policy, online, value_based
+from jaxrl.factory import actor_critic, goals, offline_learners, on_policy, online, skills, value_based
+from jaxrl.factory.online import normalized
 from jaxrl.tree import field_names, get_field, replace_fields
 from jaxrl.types import Agent, Env, PyTree, Transition
 
@@ -21,6 +22,8 @@ class Recipe(NamedTuple):
       offline: whether the learner takes batches of a dataset.
       settings: static choices that differ from the defaults of these functions.
       numbers: hyperparameters that differ from the learner's defaults.
+      batches: (learner, env, **static) -> what takes batches of a dataset, where there are any.
+      looks_up: whether batches need all rows of the dataset to look things up in (`offline(shared=...)`).
     """
 
     learner: Callable[..., Agent]
@@ -28,6 +31,8 @@ class Recipe(NamedTuple):
     offline: bool = False
     settings: dict[str, Any] = {}
     numbers: dict[str, float] = {}
+    batches: Callable[..., Agent] = normalized
+    looks_up: bool = False
 
 
 def _replayed(learner: Callable[..., Agent], explore: Callable, **settings: Any) -> Recipe:
@@ -36,6 +41,12 @@ def _replayed(learner: Callable[..., Agent], explore: Callable, **settings: Any)
 
 def _from_data(learner: Callable[..., Agent], **settings: Any) -> Recipe:
     return Recipe(learner, None, True, settings)
+
+
+def _of_goals(
+    learner: Callable[..., Agent], batches: Callable[..., Agent] = goals.relabeled, **settings: Any
+) -> Recipe:
+    return Recipe(learner, None, True, settings, batches=batches, looks_up=True)
 
 
 AGENTS: dict[str, Recipe] = {
@@ -79,6 +90,14 @@ AGENTS: dict[str, Recipe] = {
     "odice": _replayed(offline_learners.build_odice, online.warm_up),
     "recoil": _from_data(offline_learners.build_recoil),
     "bc": _from_data(offline_learners.build_bc),
+    "gcbc": _of_goals(offline_learners.build_bc, goals.relabeled)._replace(
+        numbers={"p_current": 0.0, "p_trajectory": 1.0, "goal_discount": 1.0}
+    ),
+    "gciql": _of_goals(offline_learners.build_iql, goals.relabeled, layer_norm=True)._replace(numbers={"expectile": 0.9}),
+    "hiql": _of_goals(goals.build_hiql, goals.relabeled_in_levels),
+    "ota": _of_goals(goals.build_hiql, goals.relabeled_in_levels, option_value=True),
+    "diayn": Recipe(skills.build_diayn, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.1}),
+    "metra": Recipe(skills.build_metra, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.01}),
 }
 
 
@@ -141,7 +160,7 @@ def make_agent(
 
 def parts(recipe: Recipe, offline: bool = False) -> list[Callable[..., Agent]]:
     """The functions that make the agent, from the inside out; their keywords are its static arguments."""
-    found = [recipe.learner, *[online.normalized] * recipe.offline, *[recipe.online] * (not offline)]
+    found = [recipe.learner, *[recipe.batches] * recipe.offline, *[recipe.online] * (not offline)]
     return [part for part in found if part is not None]
 
 
