@@ -25,7 +25,7 @@ _DIAGNOSTIC = """
     action_reward constant_reward discount masked_action_reward memory multi_discrete_action_reward
     observation_action_reward observation_reward truncation
 """
-_MAZES = "umaze medium large"
+_MAZES = "umaze medium large giant"
 _MJX = "cartpole_swingup reacher runner"
 _PLAYGROUND = """
     AcrobotSwingup AcrobotSwingupSparse BallInCup CartpoleBalance CartpoleBalanceSparse CartpoleSwingup

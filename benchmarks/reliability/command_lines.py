@@ -108,7 +108,7 @@ BAD = {
     "train ppo playground/Nope": "playground/Nope",
     "train ppo brax/ant --env.backend nope": "backend should be in",
     "train ppo DeepSea-bsuite --env.size -3": "size",
-    "train ppo point_maze/giant": "point_maze",
+    "train ppo point_maze/colossal": "point_maze",
     "train ppo toys:clock:more": "more",
     "train ppo ../toys:clock": "toys",
     "train ppo toys.clock": "toys.clock",
