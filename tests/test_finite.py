@@ -16,8 +16,8 @@ from jaxrl import finite
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.td3 import td3
 from jaxrl.cli import debug, health, main
+from jaxrl.combinators.checked import checked
 from jaxrl.distributions import diagonal_gaussian
-from jaxrl.envs.checked import checked
 from jaxrl.envs.divergence import mask_divergence
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Env, Policy, TimeStep, Transition
@@ -258,9 +258,9 @@ def tricky(kind="", late=9):
     return env._replace(step=step)
 
 
-def chunk_of(env, agent, checks=lambda env: env):
+def chunk_of(env, agent, checks=lambda agent, env: agent):
     """A chunk of 4 updates as `jaxrl train` makes it, and the state before it."""
-    start, loop = (jaxrl.online(agent, x, num_envs=2, unroll_length=4) for x in (env, checks(env)))
+    start, loop = (jaxrl.online(x, env, num_envs=2, unroll_length=4) for x in (agent, checks(agent, env)))
     return lambda state, data: jaxrl.run(loop, state, 4), jax.jit(start.init)(KEY)
 
 
@@ -268,9 +268,9 @@ def chunk_of(env, agent, checks=lambda env: env):
     "kind, action, line",
     [
         ("", 1, None),
-        ("", 2, "step: action 2 is outside of Discrete(n=2"),
-        ("", -1, "step: action -1 is outside of Discrete(n=2"),
-        ("observation", 1, "step: observation [-1. -1.] is outside of Box("),
+        ("", 2, "action 2 of environment 0, step 0 of a rollout, is outside of Discrete(n=2"),
+        ("", -1, "action -1 of environment 0, step 0 of a rollout, is outside of Discrete(n=2"),
+        ("observation", 1, "observation [-1. -1.] of environment 0, step 1 of a rollout, is outside of Box("),
     ],
 )
 def test_checks_of_spaces(kind, action, line):

@@ -45,7 +45,7 @@ class Runner(NamedTuple):
 def loop_of(agent_name, env_name, sizes, static, checked=False):
     preset, env = presets.lookup(agent_name, env_name), jaxrl.envs.make(env_name)
     agent, hparams = make_agent(agent_name, env, preset=env_name, **static)
-    env = debug.checked_env(env) if checked else env
+    agent = debug.checked_agent(agent, env) if checked else agent
     sizes = {name: preset[name] for name in ("num_envs", "unroll_length", "reset_pool")} | sizes
     return jaxrl.online(agent, env, **sizes), hparams, (sizes["unroll_length"], sizes["num_envs"])
 

@@ -2,7 +2,7 @@
 
 How it goes with a run (`programs.traced` and the loop of `running`):
 
-    env = debug.checked_env(settings.env)       before the loop is made: actions and observations in their spaces
+    agent = debug.checked_agent(agent, env)     before the loop is made: actions and observations in their spaces
     chunk = debug.checked_chunk(chunk)          (state, data) -> error, (state, metrics); compiled WITHOUT donation
     error, (new_state, metrics) = compiled(state, data)
     reason = debug.message(error) or health.problem(...)
@@ -17,11 +17,11 @@ from typing import Any, Callable
 Chunk = Callable[[Any, Any], tuple[Any, dict]]
 
 
-def checked_env(env: Any) -> Any:
-    """`env`, whose steps check that actions are in the action space and observations in the observation space."""
-    from jaxrl.envs.checked import checked
+def checked_agent(agent: Any, env: Any) -> Any:
+    """`agent`, which checks after each rollout that actions and observations were in the spaces of `env`."""
+    from jaxrl.combinators.checked import checked
 
-    return checked(env)
+    return checked(agent, env)
 
 
 def checked_chunk(chunk: Chunk) -> Callable[[Any, Any], tuple[Any, tuple[Any, dict]]]:

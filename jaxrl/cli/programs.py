@@ -211,7 +211,7 @@ def traced(program: Program, key: Any, settings: Any, name: str) -> Traced:
         return run(program.make_loop(data), state, program.updates)
 
     def checked(state, data):
-        loop = online_loop(settings._replace(env=debug.checked_env(settings.env)))
+        loop = online_loop(settings._replace(agent=debug.checked_agent(settings.agent, settings.env)))
         return run(loop, state, program.updates)
 
     with bad_input(Exception, what=name):
