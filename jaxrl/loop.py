@@ -123,7 +123,7 @@ class OfflineState(NamedTuple):
     num_updates: Array
 
 
-def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> Loop:
+def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0, shared: PyTree = None) -> Loop:
     """Learning from data alone: each step draws `batch_size` entries, with replacement, and updates.
 
     The learner is the one that `online` takes; only its `init`, `observe` and `update` are used, `observe` once in
@@ -134,6 +134,8 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
     Args:
       data: what `update` expects, with an axis of D entries where that has B: transitions [D], sequences [L, D].
       axis: that axis, in all leaves.
+      shared: what all rows look things up in, such as goals (`jaxrl.data.goals`): every batch has it, whole, as
+        extras["shared"]; None: there is none.
 
     Returns:
       A `Loop` over `OfflineState`.
@@ -148,7 +150,8 @@ def offline(learner: Agent, data: PyTree, *, batch_size: int, axis: int = 0) -> 
         raise ValueError(f"offline: data has {sorted(sizes)} entries along axis {axis}, needs one number above 0")
 
     def batch(index: Array) -> PyTree:
-        return jax.tree.map(lambda x: jnp.take(x, index, axis=axis, mode="clip"), data)
+        rows = jax.tree.map(lambda x: jnp.take(x, index, axis=axis, mode="clip"), data)
+        return rows if shared is None else rows._replace(extras={**rows.extras, "shared": shared})
 
     def init(key: Array, hparams: PyTree = None) -> OfflineState:
         key, agent_key, observe_key = jax.random.split(typed(key, "offline"), 3)
