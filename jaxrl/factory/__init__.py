@@ -93,7 +93,9 @@ AGENTS: dict[str, Recipe] = {
     "gcbc": _of_goals(offline_learners.build_bc, goals.relabeled)._replace(
         numbers={"p_current": 0.0, "p_trajectory": 1.0, "goal_discount": 1.0}
     ),
-    "gciql": _of_goals(offline_learners.build_iql, goals.relabeled, layer_norm=True)._replace(numbers={"expectile": 0.9}),
+    "gciql": _of_goals(offline_learners.build_iql, goals.relabeled, layer_norm=True)._replace(
+        numbers={"expectile": 0.9}
+    ),
     "hiql": _of_goals(goals.build_hiql, goals.relabeled_in_levels),
     "ota": _of_goals(goals.build_hiql, goals.relabeled_in_levels, option_value=True),
     "diayn": Recipe(skills.build_diayn, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.1}),
