@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
-from jaxrl.types import Array, PyTree
+from jaxrl.types import Array, Env, PyTree, RenderFn
 
 
 def require(value: Any, allowed: Callable[[Any], bool], name: str, rule: str) -> None:
@@ -112,6 +112,11 @@ def flat_space(space: spaces.Space) -> spaces.Box:
         highs.append(np.broadcast_to(np.reshape(high, -1), (size,)))
     low, high = np.concatenate(lows), np.concatenate(highs)
     return spaces.Box(bound(low), bound(high), low.shape)
+
+
+def render_inner(env: Env) -> RenderFn | None:
+    """`Env.render` for a state that has that of `env` in a field called `env`."""
+    return env.render and (lambda state, params: env.render(state.env, params))
 
 
 def bound(x: np.ndarray) -> Any:

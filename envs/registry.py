@@ -41,7 +41,7 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"diagnostic/{name}": ("jaxrl.envs.diagnostic", name, ()) for name in _DIAGNOSTIC.split()},
     **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
     **{f"playground/{name}": ("jaxrl.envs.playground", "make_playground", (name,)) for name in _PLAYGROUND.split()},
-    "bit_flip": ("jaxrl.envs.bit_flip", "bit_flip", ()),
+    **{name: (f"jaxrl.envs.{name}", name, ()) for name in ("bit_flip", "four_rooms", "key_door")},
     **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"quadrotor/{task}": ("jaxrl.envs.quadrotor", "quadrotor", (task,)) for task in ("hover", "figure_eight")},
     **{name: ("jaxrl.envs.memory", name, ()) for name in ("memory_chain", "t_maze")},

@@ -63,7 +63,7 @@ def time_limit(env: Env, max_steps: int) -> Env:
         truncated = (timestep.truncated | (time >= max_steps)) & ~timestep.terminated
         return TimeLimitState(inner, time), timestep._replace(truncated=truncated)
 
-    return env._replace(reset=reset, step=step)
+    return env._replace(reset=reset, step=step, render=parts.render_inner(env))
 
 
 def repeat_action(env: Env, num: int, *, discount: float | None = None) -> Env:
@@ -184,7 +184,7 @@ def frame_stack(env: Env, num: int) -> Env:
         return FrameStackState(inner, frames), timestep._replace(observation=frames)
 
     space = parts.map_space(lambda s: parts.stack(s, num), env.observation_space, where=lambda s: True)
-    return env._replace(reset=reset, step=step, observation_space=space)
+    return env._replace(reset=reset, step=step, observation_space=space, render=parts.render_inner(env))
 
 
 def observation_noise(env: Env, std: float) -> Env:
@@ -275,7 +275,7 @@ def sticky_actions(env: Env, probability: float = 0.25) -> Env:
         inner, timestep = env.step(key, state.env, executed, params)
         return StickyState(inner, executed, jnp.bool_(False)), timestep
 
-    return env._replace(reset=reset, step=step)
+    return env._replace(reset=reset, step=step, render=parts.render_inner(env))
 
 
 def _map_observation(env: Env, fn: Callable, space: spaces.Space) -> Env:

@@ -1,18 +1,13 @@
-"""Maps of mazes, and exact shortest paths in them: NumPy on the host, computed once for each size.
-
-Cells are (row, column); where one number names a cell it is row * columns + column. A cell is centered at
-(row + 0.5, column + 0.5), and neighbors are the four that share a side.
-"""
+"""Maps of the mazes, and exact distances in them."""
 
 from __future__ import annotations
 
-import collections
-import functools
 from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl.envs import grids
 from jaxrl.types import Array
 
 # Walls are #, the goal is G; rows from the top. Three maps of D4RL (Fu et al. 2020, https://arxiv.org/abs/2004.07219)
@@ -56,20 +51,25 @@ TASKS = {
 }
 
 
-def walls(size: str) -> np.ndarray:
-    """[rows, columns] bool.
+def rows(size: str) -> tuple[str, ...]:
+    """The map.
 
     Raises:
       ValueError: for an unknown size.
     """
     if size not in MAZES:
         raise ValueError(f"point_maze: size is {size!r}, allowed: {', '.join(map(repr, MAZES))}")
-    return np.array([[x == "#" for x in row] for row in MAZES[size]])
+    return MAZES[size]
+
+
+def walls(size: str) -> np.ndarray:
+    """[rows, columns] bool."""
+    return grids.walls(rows(size))
 
 
 def free_cells(size: str) -> np.ndarray:
     """[C, 2] rows and columns."""
-    return np.argwhere(~walls(size))
+    return grids.free_cells(rows(size))
 
 
 def corners(size: str) -> np.ndarray:
@@ -80,44 +80,23 @@ def corners(size: str) -> np.ndarray:
     return np.argwhere(~solid & ~(open_to[0] & beside[1]) & ~(open_to[1] & beside[0]))
 
 
-@functools.cache
-def _search(size: str) -> tuple[np.ndarray, np.ndarray]:
-    """`distances` and `next_cells`, by breadth-first search from every free cell."""
-    solid = walls(size)
-    height, width = solid.shape
-    following = np.zeros((height * width, height * width, 2), np.int32)
-    distance = np.full((height * width, height * width), -1, np.int32)
-    for goal in map(tuple, free_cells(size)):
-        index = goal[0] * width + goal[1]
-        following[index, index], distance[index, index] = goal, 0
-        queue = collections.deque([goal])
-        while queue:
-            row, column = queue.popleft()
-            here = row * width + column
-            for cell in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-                there = cell[0] * width + cell[1]
-                if distance[there, index] < 0 and not solid[cell]:
-                    queue.append(cell)
-                    following[there, index], distance[there, index] = (row, column), distance[here, index] + 1
-    for table in (following, distance):
-        table.flags.writeable = False  # one copy for everybody
-    return distance, following
-
-
 def distances(size: str) -> np.ndarray:
-    """[cells, cells] int32: how many steps between neighbors lead from one cell to another; -1 if a wall is one."""
-    return _search(size)[0]
+    """[cells, cells] int32: steps between neighbors from one cell to another, -1 if a wall is one of them.
+
+    A cell's number is row * columns + column.
+    """
+    return grids.shortest_paths(rows(size))[0]
 
 
 def next_cells(size: str) -> np.ndarray:
     """[cells, cells, 2]: the cell after one, on a shortest path to another."""
-    return _search(size)[1]
+    return grids.shortest_paths(rows(size))[1]
 
 
 def cell_index(size: str, position: Array) -> Array:
     """Numbers [...] of the cells that positions [..., 2] are in."""
     cell = jnp.floor(position).astype(jnp.int32)
-    return cell[..., 0] * len(MAZES[size][0]) + cell[..., 1]
+    return cell[..., 0] * len(rows(size)[0]) + cell[..., 1]
 
 
 def grid_distance(size: str) -> Callable[[Array, Array], Array]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
+from jaxrl.envs import pictures
 from jaxrl.envs.point_maze.maps import MAZES, TASKS, free_cells, walls
 from jaxrl.types import Array, Env, PyTree, TimeStep
 
@@ -115,7 +116,18 @@ def point_maze(
         jnp.bool_(random_start),
         jnp.float32(thrust),
     )
-    return Env(reset, step, params, _space(solid.shape, view), spaces.Box(-1.0, 1.0, (2,)))
+
+    def render(state, params):
+        del params
+        return picture(solid, state.position, state.goal)
+
+    return Env(reset, step, params, space(solid.shape, view), spaces.Box(-1.0, 1.0, (2,)), render)
+
+
+def picture(solid: np.ndarray, position: Array, goal: Array) -> Array:
+    """The maze from above, with the goal's reach and the point."""
+    drawn = pictures.disc(pictures.board(solid), goal, RADIUS, pictures.GOAL)
+    return pictures.disc(drawn, position, 0.2, pictures.AGENT)
 
 
 def move(
@@ -155,7 +167,8 @@ def task_params(env: Env, size: str, episodes: int = 1) -> PointMazeParams:
     return params._replace(goal=jnp.float32(goals), start=jnp.float32(starts), random_goal=off, random_start=off)
 
 
-def _space(shape: tuple[int, int], view: str) -> spaces.Space:
+def space(shape: tuple[int, int], view: str) -> spaces.Space:
+    """Of observations in a maze of that many rows and columns."""
     place, speed = (tuple(map(float, shape)), (MAX_SPEED, MAX_SPEED))
     moving = spaces.Box((0.0, 0.0, -MAX_SPEED, -MAX_SPEED), (*place, *speed), (4,))
     somewhere = spaces.Box((0.0, 0.0), place, (2,))
