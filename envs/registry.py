@@ -40,6 +40,7 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"brax/{name}": ("jaxrl.envs.brax", "make_brax", (name,)) for name in _BRAX.split()},
     **{f"diagnostic/{name}": ("jaxrl.envs.diagnostic", name, ()) for name in _DIAGNOSTIC.split()},
     **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
+    **{f"mjx/point_maze/{size}": ("jaxrl.envs.mjx.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"playground/{name}": ("jaxrl.envs.playground", "make_playground", (name,)) for name in _PLAYGROUND.split()},
     **{name: (f"jaxrl.envs.{name}", name, ()) for name in ("bit_flip", "four_rooms", "key_door")},
     **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},

@@ -69,7 +69,7 @@ def mjx_env(
     `jaxrl.envs.divergence` says.
 
     Args:
-      xml: file in `assets/`.
+      xml: file in `assets/`, or the model itself.
       start: (key) -> Body.
       observe: (Body) -> observation [D].
       outcome: (before, after, action) -> reward [], terminated [] bool.
@@ -78,11 +78,15 @@ def mjx_env(
     Raises:
       ValueError: if a count is below 1.
     """
+    name = xml if xml.endswith(".xml") else "mjx_env"
     if episode_length < 1 or num_substeps < 1:
-        raise ValueError(f"{xml}: episode_length {episode_length} and num_substeps {num_substeps} must be >= 1")
+        raise ValueError(f"{name}: episode_length {episode_length} and num_substeps {num_substeps} must be >= 1")
     mjx = import_quietly("mujoco.mjx")
     mujoco = import_quietly("mujoco")
-    mj_model = mujoco.MjModel.from_xml_path(str(pathlib.Path(__file__).parent / "assets" / xml))
+    if xml.endswith(".xml"):
+        mj_model = mujoco.MjModel.from_xml_path(str(pathlib.Path(__file__).parent / "assets" / xml))
+    else:
+        mj_model = mujoco.MjModel.from_xml_string(xml)
     with jax.ensure_compile_time_eval():  # a task may be made inside somebody's jit
         model = mjx.put_model(mj_model, **_implementation(mjx.put_model))
         blank = mjx.make_data(mj_model, **_implementation(mjx.make_data))

@@ -80,10 +80,7 @@ def point_maze(
     start = np.array(TASKS[size][0][0]) + 0.5
 
     def observe(state: PointMazeState) -> PyTree:
-        if view == "flat":
-            return jnp.concatenate([state.position, state.velocity, state.goal])
-        moving = jnp.concatenate([state.position, state.velocity])
-        return {"observation": moving, "achieved_goal": state.position, "desired_goal": state.goal}
+        return observation(view, state.position, state.velocity, state.goal)
 
     def reset(key, params):
         start_key, noise_key, goal_key = jax.random.split(key, 3)
@@ -101,12 +98,9 @@ def point_maze(
         del key
         position, velocity = move(solid, state.position, state.velocity, action, params.thrust)
         state = PointMazeState(position, velocity, state.goal, state.time + 1)
-        late = state.time >= params.max_steps
-        distance = jnp.sqrt(jnp.sum((state.position - state.goal) ** 2))
-        if reward == "dense":
-            return state, TimeStep(observe(state), jnp.exp(-distance), jnp.bool_(False), late)
-        there = distance < RADIUS
-        return state, TimeStep(observe(state), there.astype(jnp.float32), there, late & ~there)
+        paid, terminated = outcome(reward, state.position, state.goal)
+        truncated = ~terminated & (state.time >= params.max_steps)
+        return state, TimeStep(observe(state), paid, terminated, truncated)
 
     params = PointMazeParams(
         jnp.float32(goal),
@@ -128,6 +122,23 @@ def picture(solid: np.ndarray, position: Array, goal: Array) -> Array:
     """The maze from above, with the goal's reach and the point."""
     drawn = pictures.disc(pictures.board(solid), goal, RADIUS, pictures.GOAL)
     return pictures.disc(drawn, position, 0.2, pictures.AGENT)
+
+
+def observation(view: str, position: Array, velocity: Array, goal: Array) -> PyTree:
+    """What is seen: [6], or a dict for learners that are given goals."""
+    if view == "flat":
+        return jnp.concatenate([position, velocity, goal])
+    moving = jnp.concatenate([position, velocity])
+    return {"observation": moving, "achieved_goal": position, "desired_goal": goal}
+
+
+def outcome(reward: str, position: Array, goal: Array) -> tuple[Array, Array]:
+    """reward [], terminated [] at a position: sparse 1 and the end within reach of the goal, dense exp(-distance)."""
+    distance = jnp.sqrt(jnp.sum((position - goal) ** 2))
+    if reward == "dense":
+        return jnp.exp(-distance), jnp.bool_(False)
+    there = distance < RADIUS
+    return there.astype(jnp.float32), there
 
 
 def move(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxrl.cli import film
 from jaxrl.cli.errors import BadInput, bad_input
 
 
@@ -17,6 +18,8 @@ def main(argv: list[str]) -> int:
         Flag("sample", bool, False, "act by sampling instead of greedily"),
         Flag("max_steps", int, 10_000, "an episode is cut there"),
         Flag("env", str, "", "play in this environment; needed for a run in MODULE:NAME"),
+        Flag("render", str, "", "write films of some more episodes to this folder, as animated PNG; - prints a text"),
+        Flag("films", int, 4, "how many films, with --render"),
     ]
     asks_for_help = bool(argv) and argv[0] in ("-h", "--help")
     if not asks_for_help and (not argv or argv[0].startswith("-")):
@@ -30,6 +33,8 @@ def main(argv: list[str]) -> int:
             raise BadInput(f"--{name.replace('_', '-')} is {options[name]}, must be >= 1")
     if not 0 <= options["seed"] < 2**32:
         raise BadInput(f"--seed is {options['seed']}, must be in [0, 2**32)")
+    if options["render"]:
+        film.check(options["render"], options["films"])
     return play_episodes(argv[0], options, env_params)
 
 
@@ -69,4 +74,8 @@ def play_episodes(run: str, options: dict[str, Any], env_params: dict[str, Any])
     rows = [("agent", saved.header["agent"]), ("environment", options["env"] or saved.header["env"]["name"])]
     for name, value in [*rows, *report.evaluation_rows(summary(result)), ("mean length", lengths)]:
         print(f"  {name:<20}{value}")
+    if options["render"]:
+        key = jax.random.fold_in(jax.random.key(options["seed"]), 0xF11)
+        films = film.write(options["render"], key, saved, options["films"], options["max_steps"], not options["sample"])
+        print("", *films, sep="\n")
     return 0
