@@ -62,10 +62,16 @@ def edit_hparams(tree: Any, cls: type, **values: Any) -> Any:
 def replace_fields(bundle: Any, **values: Any) -> Any:
     """New values for fields of a nested NamedTuple, each found by its name wherever it is unique.
 
+    A name with dots begins at the top: `**{"manager.learning_rate": 1e-3}` looks inside of the field `manager`.
+
     Raises:
       ValueError: if no bundle inside has such a field, or more than one has.
     """
     for name, value in values.items():
+        part, dot, rest = name.partition(".")
+        if dot and part in getattr(bundle, "_fields", ()):
+            bundle = bundle._replace(**{part: replace_fields(getattr(bundle, part), **{rest: value})})
+            continue
         bundle, count = _replace_field(bundle, name, value)
         if count != 1:
             known = ", ".join(sorted(field_names(bundle)))
@@ -99,7 +105,13 @@ def map_hparams(state: Any, edits: dict[str, Callable[[Any], Any]]) -> Any:
 
 
 def get_field(bundle: Any, name: str) -> Any:
-    """The value of the first field called `name` in a nested NamedTuple, outermost first, or None."""
+    """The value of the first field called `name` in a nested NamedTuple, outermost first, or None.
+
+    A name with dots begins at the top, as in `replace_fields`.
+    """
+    part, dot, rest = name.partition(".")
+    if dot and part in getattr(bundle, "_fields", ()):
+        return get_field(getattr(bundle, part), rest)
     if not isinstance(bundle, tuple):
         return None
     if name in getattr(bundle, "_fields", ()) and not isinstance(getattr(bundle, name), tuple):

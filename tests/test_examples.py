@@ -29,6 +29,11 @@ def test_example(path, capsys):
     if path.stem == "offline_to_online":
         behavior, offline, online = result
         assert offline > -900 and online > max(offline, behavior) - 50
+    if path.stem == "manager_worker":
+        assert result["two levels"][-1] > 0.8 > result["flat"][-1]
+    if path.stem == "options":
+        returned, length = result
+        assert returned[-8:].mean() > max(0.9, returned[:8].mean()) and length > 1.5
     if path.stem == "compose_replay":
         assert result["hindsight"] > 0.9
 

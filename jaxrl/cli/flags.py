@@ -99,11 +99,11 @@ def named_numbers(hparams: Any) -> list[tuple[str, Any, str]]:
     def walk(node: Any, prefix: str) -> Iterator[tuple[str, Any, str]]:
         if isinstance(node, Wrapped):
             yield from walk(node.agent, prefix)
-            yield from walk(node.own, "own.")
+            yield from walk(node.own, f"{prefix.removesuffix('own.')}own.")
         elif isinstance(node, tuple) and hasattr(node, "_fields"):
             helps = trailing_comments(type(node))
-            if prefix == "own.":
-                prefix = snake(type(node).__name__.removesuffix("Hparams")) + "."
+            if prefix.endswith("own."):
+                prefix = prefix.removesuffix("own.") + snake(type(node).__name__.removesuffix("Hparams")) + "."
             for name, value in zip(node._fields, node):
                 if isinstance(value, tuple):
                     yield from walk(value, f"{prefix}{name}.")

@@ -34,6 +34,7 @@ from jaxrl.combinators.hierarchy.segments import (
     written,
 )
 from jaxrl.combinators.lift import salted
+from jaxrl.gradients import blank
 from jaxrl.loop import merge_metrics
 from jaxrl.rewards.core import RewardModel
 from jaxrl.spaces import Space, zeros
@@ -61,7 +62,8 @@ def hierarchical(
     With replay inside (`hierarchical(with_replay(...), worker)`), a part learns from whole batches of its own rows.
     With replay outside (`with_replay(hierarchical(...), buffer)`), rewards, goals and relabelling are those of today,
     and the manager learns from the rows of a batch that end a segment. Metrics are under "manager/" and "worker/".
-    Hyperparameters: `Levels(manager=..., worker=..., intrinsic=..., own=HierarchicalHparams)`.
+    Hyperparameters: `Levels(manager=..., worker=..., intrinsic=..., own=HierarchicalHparams)`. Who acts outside of the
+    loops calls `remember` after each step, which ends segments.
 
     Args:
       manager: sees the environment's observations, and acts in `goal_space`.
@@ -70,7 +72,7 @@ def hierarchical(
       period: steps after which a segment ends at the latest, or (manager's action) -> steps, where the manager chooses
         these too.
       stop: (next observation, goal) -> bool, or the probability, that the goal is reached: the segment ends, and the
-        worker's income with it. None: never.
+        worker's income with it. None: never. Acting greedily, it ends where the probability is above 1/2.
       intrinsic: the worker's reward for a step: (step, goal) -> [...] of the environment's step, elementwise; or a
         `RewardModel`, which finds the goal in extras["goal"] and learns in `observe`. None: the environment's.
       resolve: (start, manager's action) -> the goal, for goals that are relative to where a segment starts.
@@ -123,12 +125,11 @@ def hierarchical(
             )
         return HierarchicalMemory(memory, lower, segment, jnp.ones(now.shape, bool))
 
-    def choose(key: Array, state: HierarchicalState, memory: HierarchicalMemory, observation: PyTree, chosen):
+    def choose(key: Array, state: HierarchicalState, memory: HierarchicalMemory, observation: PyTree, chosen, draw):
         """The segments that the next step belongs to, and the worker's memory: new ones where the last one ended."""
         above, action, extras = chosen
         before = memory.segment
         now = jnp.zeros_like(before.age)
-        draw = () if stop is None else jax.random.uniform(salted(key, salt + 2), now.shape)
         fresh = before._replace(start=observation, action=action, extras=extras, age=now, elapsed=now, draw=draw)
         fresh = fresh._replace(total=jnp.zeros_like(before.total))
         above, segment = select(memory.ended, (above, fresh), (memory.manager, before))
@@ -147,14 +148,16 @@ def hierarchical(
 
     def act(key: Array, state: HierarchicalState, memory: HierarchicalMemory, observation: PyTree):
         chosen = manager.act(salted(key, salt), state.manager, memory.manager, observation)
-        memory, seen = choose(key, state, memory, observation, chosen)
+        draw = () if stop is None else jax.random.uniform(salted(key, salt + 2), memory.ended.shape)
+        memory, seen = choose(key, state, memory, observation, chosen, draw)
         below, action, extras = worker.act(key, state.worker, memory.worker, seen)
         memory = acted(memory, below, observation, action)
         return memory, action, {"segment": memory.segment, "worker": extras}
 
     def act_greedy(key: Array, state: HierarchicalState, memory: HierarchicalMemory, observation: PyTree):
         above, action, upper = manager.act_greedy(salted(key, salt), state.manager, memory.manager, observation)
-        memory, seen = choose(key, state, memory, observation, (above, action, memory.segment.extras))
+        draw = () if stop is None else jnp.full(memory.ended.shape, 0.5)
+        memory, seen = choose(key, state, memory, observation, (above, action, memory.segment.extras), draw)
         below, action, lower = worker.act_greedy(key, state.worker, memory.worker, seen)
         return acted(memory, below, observation, action), action, {"manager": upper, "worker": lower}
 
@@ -181,7 +184,7 @@ def hierarchical(
         end, reached = ends(data)
         total, elapsed = advanced(state.hparams, data)
         extras = {**segment.extras, "weight": weight(data) * end, "num_steps": elapsed, "reached": reached}
-        upper = data._replace(observation=segment.start, action=segment.action, reward=total, extras=extras)
+        upper = blank(data._replace(observation=segment.start, action=segment.action, reward=total, extras=extras))
         goal = resolve(segment.start, segment.action)
         others = {name: x for name, x in data.extras.items() if name not in ("segment", "worker")}
         lower = data._replace(

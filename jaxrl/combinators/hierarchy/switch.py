@@ -1,4 +1,4 @@
-"""`switch`: several agents, one of which acts, as an option in the observation says; `scripted`: one without learning."""
+"""`switch`: several agents, one of which acts: an option in the observation says who; `scripted`: a function as one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,458 @@
+"""`hierarchical`: segments against a plain loop, semi-MDP values, who learns from what, relabelling, nesting."""
+
+from typing import NamedTuple
+
+import hierarchies
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+import jaxrl
+from jaxrl.agents.ppo import PPOHparams, ppo
+from jaxrl.combinators.hierarchy import HierarchicalHparams, Levels, correction, hierarchical, hindsight, scripted
+from jaxrl.combinators.hierarchy.hierarchical import SALT
+from jaxrl.combinators.lift import salted
+from jaxrl.interaction import rollout, start
+from jaxrl.loop import example_data
+from jaxrl.spaces import Box, Discrete
+from jaxrl.types import Agent, Env, TimeStep, Transition, no_memory
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KEY = jax.random.key(0)
+DISCOUNT = 0.9
+NUM_ENVS, LENGTH = 4, 40
+
+
+def beside(observation, goal):
+    """The goal as a last entry of the observation."""
+    return jnp.concatenate([observation, goal[..., None].astype(jnp.float32)], -1)
+
+
+def period(goal):
+    return 2 + goal
+
+
+def far(observation, goal):
+    """A probability that grows with time."""
+    return 0.1 * observation[..., 0]
+
+
+def bonus(step, goal):
+    return step.reward + 10.0 * goal
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Two rollouts in one, [2 T, N], what the parts were taught, and the memory at the end."""
+    env = hierarchies.weather()
+    manager, worker = hierarchies.keeper(3, "chosen"), hierarchies.keeper(2, "done")
+    agent = hierarchical(
+        manager,
+        worker,
+        goal_space=Discrete(3),
+        embed=beside,
+        period=period,
+        stop=far,
+        intrinsic=bonus,
+        hparams=HierarchicalHparams(DISCOUNT),
+    )
+
+    @jax.jit
+    def play(key):
+        state = agent.init(key, agent.hparams, example_data(env, NUM_ENVS, LENGTH))
+        now, parts = start(key, agent, state, env, env.params, NUM_ENVS), []
+        for k in jax.random.split(key):
+            now, data, _ = rollout(k, agent, state, env, now, LENGTH)
+            after, _ = agent.update(k, state, data)
+            parts.append((data, after.manager.data, after.worker.data))
+        joined = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+        shuffled = jax.tree.map(lambda x: x[::-1].reshape(-1, *x.shape[2:]), joined)
+        again, _ = agent.update(key, state, shuffled[0])
+        return joined, shuffled, (again.manager.data, again.worker.data)
+
+    return jax.tree.map(np.asarray, play(KEY))
+
+
+def expected(data, i):
+    """The segments of column i, with a plain loop: rows of (start, goal, total, elapsed, end, reached)."""
+    segment, recorded = data.extras["segment"], data.extras
+    fresh, rows = True, []
+    for t in range(len(data.reward)):
+        if fresh:
+            begin, goal, mark = data.observation[t, i], segment.action[t, i], segment.extras["chosen"][t, i]
+            total, elapsed, age, fresh = 0.0, 0, 0, False
+        reward, last = data.reward[t, i], data.terminated[t, i] | data.truncated[t, i]
+        reached = segment.draw[t, i] < far(data.next_observation[t, i], goal)
+        end = last or reached or age + 1 >= period(goal)
+        row = [
+            begin,
+            goal,
+            mark,
+            total + DISCOUNT**elapsed * reward,
+            elapsed + recorded["num_steps"][t, i],
+            end,
+            reached,
+        ]
+        rows.append(row)
+        if recorded["weight"][t, i] > 0:
+            total, elapsed, age, fresh = row[3], row[4], age + 1, end
+    return rows
+
+
+def test_segments_are_those_of_a_plain_loop(played):
+    """Over the boundary of two rollouts; rows of weight 0 are passed over, steps of several primitive ones add up."""
+    (data, upper, lower), _, _ = played
+    weight = data.extras["weight"]
+    assert np.isnan(data.reward[weight == 0]).all() and (weight == 0).any()
+    ends = 0
+    for i in range(NUM_ENVS):
+        for t, (begin, goal, mark, total, elapsed, end, reached) in enumerate(expected(data, i)):
+            there = bool(end and weight[t, i] > 0)
+            assert (upper.extras["weight"][t, i] > 0) == there
+            assert lower.truncated[t, i] == (data.truncated[t, i] or end)
+            assert lower.terminated[t, i] == (data.terminated[t, i] or reached)
+            np.testing.assert_array_equal(lower.observation[t, i], [*data.observation[t, i], goal])
+            np.testing.assert_array_equal(lower.next_observation[t, i], [*data.next_observation[t, i], goal])
+            if weight[t, i] > 0:
+                np.testing.assert_allclose(lower.reward[t, i], data.reward[t, i] + 10 * goal, rtol=1e-5)
+            if there:
+                ends += 1
+                np.testing.assert_array_equal(upper.observation[t, i], begin)
+                np.testing.assert_array_equal(upper.next_observation[t, i], data.next_observation[t, i])
+                assert (upper.action[t, i], upper.extras["chosen"][t, i]) == (goal, mark)
+                assert upper.extras["num_steps"][t, i] == elapsed
+                assert upper.terminated[t, i] == data.terminated[t, i]
+                assert upper.truncated[t, i] == data.truncated[t, i]
+                assert upper.extras["reached"][t, i] == reached
+                np.testing.assert_allclose(upper.reward[t, i], total, rtol=1e-5, atol=1e-5)
+    inside = (upper.extras["weight"] > 0) & upper.truncated & (upper.extras["num_steps"] == 1)
+    assert ends > 40 and inside.any(), "an episode is truncated within a period"
+
+
+def test_what_is_recorded_is_kept_apart(played):
+    (data, upper, lower), _, _ = played
+    assert set(upper.extras) == {"chosen", "weight", "num_steps", "reached"}
+    assert set(lower.extras) == {"done", "weight", "num_steps"}
+    np.testing.assert_array_equal(lower.extras["done"], data.extras["worker"]["done"])
+    there = upper.extras["weight"] > 0
+    assert np.isfinite(upper.reward).all() and there.any() and not there.all()
+
+
+def test_shuffled_rows_are_learned_from_as_in_their_rollout(played):
+    """`update` is a function of the row."""
+    _, (_, *shuffled), again = played
+    jax.tree.map(np.testing.assert_array_equal, tuple(shuffled), again)
+
+
+# A chain 0 .. 5; goals say how far to the right; a step to the right pays its own number, the last state ends it.
+NUM_STATES, NUM_GOALS, PERIOD = 6, 3, 3
+
+
+def chain():
+    def reset(key, params):
+        state = jax.random.randint(key, (), 0, NUM_STATES - 1)
+        return state, state
+
+    def step(key, state, action, params):
+        then = jnp.minimum(state + action, NUM_STATES - 1)
+        reward = jnp.float32(then * action) - 0.5
+        return then, TimeStep(then, reward, then == NUM_STATES - 1, jnp.bool_(False))
+
+    return Env(reset, step, (), Discrete(NUM_STATES), Discrete(2))
+
+
+def walk(observation):
+    """The worker's policy: goal 0 waits, goal 1 goes where the state is even, goal 2 goes."""
+    state, goal = observation
+    return jnp.where(goal == 0, 0, jnp.where(goal == 1, (state + 1) % 2, 1)).astype(jnp.int32)
+
+
+def passed(state, goal):
+    """The segment ends in state 3, whatever the goal is."""
+    return state == 3
+
+
+class TableState(NamedTuple):
+    hparams: tuple
+    q: jax.Array
+
+
+def table(discount):
+    """Q-learning with a learning rate of 1: exact where transitions are deterministic."""
+
+    def act(key, state, memory, observation):
+        return memory, jax.random.randint(key, observation.shape, 0, NUM_GOALS), {}
+
+    def update(key, state, data):
+        next_value = jnp.max(state.q[data.next_observation], -1)
+        target = data.reward + jaxrl.types.bootstrap(data, discount) * next_value
+        where = jnp.where(data.extras["weight"] > 0, data.observation * NUM_GOALS + data.action, NUM_STATES * NUM_GOALS)
+        q = state.q.ravel().at[where.ravel()].set(target.ravel(), mode="drop")
+        return TableState(state.hparams, q.reshape(state.q.shape)), {}
+
+    def init(key, hparams, example):
+        return TableState(hparams, jnp.zeros((NUM_STATES, NUM_GOALS)))
+
+    return Agent(init, no_memory, act, act, update)
+
+
+def test_semi_mdp_values_against_enumeration():
+    """The manager's optimal values, from value iteration over segments that are played out with a plain loop."""
+    env = chain()
+    agent = hierarchical(
+        table(DISCOUNT),
+        scripted(lambda key, observation: walk(observation)),
+        goal_space=Discrete(NUM_GOALS),
+        embed=lambda observation, goal: (observation, goal),
+        period=PERIOD,
+        stop=passed,
+        hparams=HierarchicalHparams(DISCOUNT),
+    )
+    loop = jaxrl.online(agent, env, num_envs=16, unroll_length=8)
+    state, _ = jax.jit(lambda key: jaxrl.run(loop, loop.init(key), 60))(KEY)
+
+    def segment(s, goal):
+        total, steps = 0.0, 0
+        while True:
+            action = int(walk((s, goal)))
+            s = min(s + action, NUM_STATES - 1)
+            total, steps = total + DISCOUNT**steps * (s * action - 0.5), steps + 1
+            if s == NUM_STATES - 1 or s == 3 or steps == PERIOD:
+                return total, DISCOUNT**steps * (s < NUM_STATES - 1), s
+
+    value = np.zeros(NUM_STATES)
+    played = [[segment(s, goal) for goal in range(NUM_GOALS)] for s in range(NUM_STATES - 1)]
+    for _ in range(500):
+        q = [[total + decay * value[s] for total, decay, s in row] for row in played]
+        value[:-1] = np.max(q, 1)
+    np.testing.assert_allclose(state.agent.manager.q[:-1], q, atol=1e-5)
+
+
+def simple_ppo(env, space=None):
+    """PPO with small networks, on `space`, one epoch of one minibatch."""
+    env = env._replace(action_space=space or env.action_space)
+    return ppo(*toys.actor_and_critic(env), num_epochs=1, num_minibatches=1)
+
+
+def test_a_manager_without_a_choice_leaves_the_flat_agent_to_the_bit():
+    env = toys.clock(3)
+    flat = simple_ppo(env)
+    idle = scripted(lambda key, observation: jnp.zeros(observation.shape[0], jnp.int32))
+    only = dict(goal_space=Discrete(1), embed=lambda observation, goal: observation, period=1_000_000)
+    agents = flat, hierarchical(idle, flat, **only), hierarchical(idle, hierarchical(idle, flat, **only), **only)
+    states = []
+    for agent in agents:
+        loop = jaxrl.online(agent, env, num_envs=NUM_ENVS, unroll_length=8)
+        states.append(jax.jit(lambda key, loop=loop: jaxrl.run(loop, loop.init(key), 3)[0])(KEY))
+    alone, once, twice = states
+    jax.tree.map(np.testing.assert_array_equal, alone.agent, once.agent.worker)
+    jax.tree.map(np.testing.assert_array_equal, alone.agent, twice.agent.worker.worker)
+    jax.tree.map(np.testing.assert_array_equal, alone.interaction.env_state, twice.interaction.env_state)
+
+
+@pytest.fixture(scope="module")
+def two_levels():
+    """PPO over PPO, a rollout, and its compiled update."""
+    env = toys.clock(7)
+    agent = hierarchical(simple_ppo(env, Discrete(3)), simple_ppo(env), goal_space=Discrete(3), embed=beside, period=3)
+
+    @jax.jit
+    def play(key):
+        state = agent.init(key, agent.hparams, example_data(env, NUM_ENVS, 16))
+        now = start(key, agent, state, env, env.params, NUM_ENVS)
+        data = rollout(key, agent, state, env, now, 16)[1]
+        return state, data
+
+    state, data = play(KEY)
+    return agent, jax.jit(agent.update), state, data
+
+
+def same(a, b):
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+def test_the_manager_never_learns_from_steps_of_the_worker(two_levels):
+    """NaN in what only the worker is to see, and in all rows that end no segment, changes nothing for the manager."""
+    _, update, state, data = two_levels
+    last = data.terminated | data.truncated
+    inside = ~(last | (data.extras["segment"].age == 2))
+    worker = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x, data.extras["worker"])
+    poisoned = data._replace(
+        action=1 - data.action,
+        reward=jnp.where(inside, jnp.nan, data.reward),
+        next_observation=jnp.where(inside[..., None], jnp.nan, data.next_observation),
+        extras={**data.extras, "worker": worker},
+    )
+    clean, dirty = (update(KEY, state, x)[0] for x in (data, poisoned))
+    assert same(clean.manager, dirty.manager) and not same(clean.worker, dirty.worker)
+    moved = data._replace(reward=data.reward + last)
+    assert not same(clean.manager, update(KEY, state, moved)[0].manager)
+
+
+def test_the_worker_never_learns_from_data_of_the_manager(two_levels):
+    """What a segment earned, where it began, and what the manager recorded are nothing to the worker."""
+    _, update, state, data = two_levels
+    segment = data.extras["segment"]
+    nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x, segment)
+    poisoned = data._replace(extras={**data.extras, "segment": nan})
+    clean, dirty = (update(KEY, state, x)[0] for x in (data, poisoned))
+    assert same(clean.worker, dirty.worker) and not same(clean.manager, dirty.manager)
+
+
+def test_the_managers_update_is_that_of_its_rows_alone(two_levels):
+    """As if the rows that end segments were all of the data, cut out of the rollout by hand."""
+    agent, update, state, data = two_levels
+    env = toys.clock(7)
+    manager = simple_ppo(env, Discrete(3))
+    segment, last = data.extras["segment"], np.asarray(data.terminated | data.truncated)
+    end = last | (np.asarray(segment.age) == 2)
+    rows = int(end.sum(0).min())
+    assert (end.sum(0) == rows).all()  # clocks run alike
+    index = np.stack([np.flatnonzero(end[:, i]) for i in range(NUM_ENVS)], 1)
+    total = segment.total + 0.99**segment.elapsed * data.reward
+    cut = Transition(
+        segment.start, segment.action, total, data.terminated, data.truncated, data.next_observation,
+        {**segment.extras, "num_steps": segment.elapsed + 1},
+    )  # fmt: skip
+    cut = jax.tree.map(lambda x: x[index, np.arange(NUM_ENVS)], cut)
+    alone = jax.jit(manager.update)(salted(KEY, SALT), state.manager, cut)[0]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6),
+        alone.params,
+        update(KEY, state, data)[0].manager.params,
+    )
+
+
+def test_hparams_are_nested_and_each_layer_has_its_own(two_levels):
+    agent, _, state, _ = two_levels
+    assert isinstance(agent.hparams, Levels) and isinstance(state.manager.hparams, PPOHparams)
+    sweep = jax.tree.map(lambda x: jnp.stack([jnp.float32(x)] * 2), agent.hparams)
+    sweep = sweep._replace(
+        worker=sweep.worker._replace(learning_rate=jnp.array([0.0, 1e-2])),
+        own=HierarchicalHparams(jnp.array([0.5, 0.9])),
+    )
+    env = toys.clock(7)
+    loop = jaxrl.online(agent, env, num_envs=NUM_ENVS, unroll_length=4)
+    many = jax.jit(jax.vmap(lambda hp: jaxrl.run(loop, loop.init(KEY, hp), 1)))(sweep)[0].agent
+    first = jax.tree.map(lambda x: x[0], many.worker.params), jax.tree.map(lambda x: x[1], many.worker.params)
+    assert not same(*first)
+    np.testing.assert_array_equal(many.hparams.segment_discount, np.float32([0.5, 0.9]))
+
+
+def test_every_key_is_used_once_at_depth_three():
+    """Of nested managers that would salt alike, a worker that explores, and a probabilistic stop."""
+    env, goals = toys.clock(4), Discrete(2)
+    worker = jaxrl.with_exploration(simple_ppo(env), jaxrl.exploration.epsilon_greedy(env.action_space))
+    agent = worker
+    for _ in range(2):
+        agent = hierarchical(
+            simple_ppo(env, goals),
+            agent,
+            goal_space=goals,
+            embed=lambda observation, goal: observation,
+            period=2,
+            stop=lambda observation, goal: jnp.full(goal.shape, 0.5),
+        )
+    loop = jaxrl.online(agent, env, num_envs=2, unroll_length=2)
+    assert jaxrl.key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
+
+
+def relabelled(relabel, **more):
+    """A manager that asks for places on a line, a worker that goes as far as its goal says: four rows by hand."""
+    agent = hierarchical(
+        hierarchies.keeper(1, "chosen"),
+        scripted(lambda key, observation: jnp.clip(observation[..., 1:] - observation[..., :1], -1.0, 1.0)),
+        goal_space=Box(-2.0, 2.0, (1,)),
+        embed=lambda observation, goal: jnp.concatenate([observation, goal], -1),
+        period=2,
+        resolve=lambda begin, action: begin + action,
+        relabel=relabel,
+        **more,
+    )
+    return agent
+
+
+def test_hindsight_by_hand():
+    """The action becomes the way that was made, in rows that end a segment."""
+    agent = relabelled(hindsight(lambda begin, end: end - begin))
+    state = agent.init(KEY, agent.hparams, line_data(None))
+    after, _ = agent.update(KEY, state, line_data(()))
+    ends = np.array([False, True])
+    np.testing.assert_allclose(after.manager.data.action[ends], [[1.25]])
+
+
+def line_data(trace):
+    """A segment from 1 that asked for 3: a step of 1 to 2, then one of 1/4 to 2.25."""
+    column = lambda *x: jnp.array(x, jnp.float32)[:, None]  # noqa: E731
+    no = jnp.zeros(2, bool)
+    data = Transition(column(1, 2), column(1, 0.25), jnp.zeros(2), no, no, column(2, 2.25), {})
+    if trace is None:
+        return data
+    from jaxrl.combinators.hierarchy.segments import Segment
+
+    age = jnp.arange(2, dtype=jnp.int32)
+    segment = Segment(column(1, 1), column(2, 2), {"chosen": jnp.zeros(2)}, age, age, jnp.zeros(2), (), trace)
+    return data._replace(extras={"segment": segment, "worker": {}})
+
+
+def test_the_correction_chooses_the_goal_that_explains_what_was_done():
+    """Candidates: 2, asked for: errors 0 and 1 - 1/4; 1.25, achieved: errors 0 and 0. With one step seen both explain
+    it, and the first stays."""
+    relabel = correction(lambda begin, end: end - begin, Box(-2.0, 2.0, (1,)), 2, num_samples=0)
+    agent = relabelled(relabel)
+    observations = jnp.array([[[1.0], [0.0]], [[1.0], [2.0]]])
+    actions = jnp.array([[[1.0], [9.0]], [[1.0], [0.25]]])
+    data = line_data((observations, actions))
+    state = agent.init(KEY, agent.hparams, data)
+    after, _ = agent.update(KEY, state, data)
+    np.testing.assert_allclose(after.manager.data.action, [[2.0], [1.25]])
+
+
+def test_traces_hold_what_was_done_in_the_segment():
+    """Recorded by `act`: the observations and actions of the segment up to the row."""
+    relabel = correction(lambda begin, end: (end - begin)[..., :1], Box(-1.0, 1.0, (1,)), 3, num_samples=2)
+    env = toys.clock(5)._replace(action_space=Box(-1.0, 1.0, (1,)))
+    agent = hierarchical(
+        scripted(lambda key, observation: jax.random.uniform(key, (observation.shape[0], 1))),
+        scripted(lambda key, observation: jax.random.uniform(key, (observation.shape[0], 1))),
+        goal_space=Box(-1.0, 1.0, (1,)),
+        embed=lambda observation, goal: jnp.concatenate([observation, goal], -1),
+        period=3,
+        relabel=relabel,
+    )
+    loop = jaxrl.online(agent, env, num_envs=2, unroll_length=9)
+
+    @jax.jit
+    def play(key):
+        state = loop.init(key)
+        return rollout(key, agent, state.agent, env, state.interaction, 9)[1]
+
+    data = play(KEY)
+    (observations, actions), age = data.extras["segment"].trace, np.asarray(data.extras["segment"].age)
+    np.testing.assert_array_equal(age[:, 0], [0, 1, 2, 0, 1, 0, 1, 2, 0])
+    for t in range(9):
+        first = t - age[t, 0]
+        np.testing.assert_array_equal(
+            observations[t, :, : age[t, 0] + 1], jnp.moveaxis(data.observation[first : t + 1], 0, 1)
+        )
+        np.testing.assert_array_equal(actions[t, :, : age[t, 0] + 1], jnp.moveaxis(data.action[first : t + 1], 0, 1))
+
+
+def test_bad_arguments():
+    parts = dict(goal_space=Discrete(2), embed=beside)
+    manager, worker = hierarchies.keeper(2, "a"), hierarchies.keeper(2, "b")
+    with pytest.raises(ValueError, match="period is 0, must be >= 1"):
+        hierarchical(manager, worker, period=0, **parts)
+    with pytest.raises(ValueError, match="relabel reads 2 steps of a segment, must be >= the period, 3"):
+        relabel = correction(lambda a, b: b, Box(-1.0, 1.0, (1,)), 2)
+        hierarchical(manager, worker, period=3, relabel=relabel, **parts)
+    with pytest.raises(ValueError, match="must be bounded"):
+        correction(lambda a, b: b, Box(-np.inf, 1.0, (1,)), 2)
+    agent = hierarchical(manager, worker, period=3, **parts)
+    data = example_data(toys.clock(), 2, 2)
+    state = agent.init(KEY, agent.hparams, data)
+    with pytest.raises(ValueError, match="no extras\\['segment'\\]"):
+        agent.update(KEY, state, data)
