@@ -11,6 +11,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ppo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
     "mdpo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
     "props": dict(num_envs=16, unroll_length=32, steps=500_000, hparams={}),
+    **dict.fromkeys(
+        ("hierarchical", "option_critic"), dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={})
+    ),
     "pqn": dict(num_envs=32, unroll_length=32, steps=500_000, hparams={}),
     **dict.fromkeys(("dqn", "c51", "qrdqn", "iqn", "rainbow"), _OFF_POLICY | {"batch_size": 128}),
     **dict.fromkeys(("rem", "bcq", "discrete_cql"), _OFF_POLICY | {"batch_size": 128}),
@@ -22,6 +25,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("iql", "xql", "fdvl", "awac", "cql", "odice"), _CONTINUOUS),
     "recoil": dict(hparams={}),
     "bc": dict(hparams={}),
+    **dict.fromkeys(("gcbc", "gciql", "hiql", "ota"), dict(hparams={})),
     **dict.fromkeys(
         ("diayn", "metra"), dict(num_envs=16, unroll_length=8, steps=500_000, updates_per_step=8, hparams={})
     ),

@@ -6,7 +6,8 @@ from typing import Any, Callable, NamedTuple
 
 from jaxrl import presets
 from jaxrl.combinators.demonstrations import with_demonstrations
-from jaxrl.factory import actor_critic, goals, offline_learners, on_policy, online, skills, value_based
+from jaxrl.combinators.hierarchy import Levels
+from jaxrl.factory import actor_critic, goals, hierarchy, offline_learners, on_policy, online, skills, value_based
 from jaxrl.factory.online import normalized
 from jaxrl.tree import field_names, get_field, replace_fields
 from jaxrl.types import Agent, Env, PyTree, Transition
@@ -98,6 +99,8 @@ AGENTS: dict[str, Recipe] = {
     ),
     "hiql": _of_goals(goals.build_hiql, goals.relabeled_in_levels),
     "ota": _of_goals(goals.build_hiql, goals.relabeled_in_levels, option_value=True),
+    "hierarchical": Recipe(hierarchy.build_hierarchical),
+    "option_critic": Recipe(hierarchy.build_option_critic),
     "diayn": Recipe(skills.build_diayn, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.1}),
     "metra": Recipe(skills.build_metra, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.01}),
 }
@@ -175,5 +178,9 @@ def static_arguments(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
 
 def discounts(hparams: PyTree) -> dict[str, Any]:
     """What discounts around the learner (rewards within an n-step transition, scaled rewards) are to be: its own."""
+    if isinstance(hparams, Levels):
+        levels = [(part, getattr(hparams, part)) for part in ("manager", "worker")]
+        inside = {f"{part}.{name}": value for part, numbers in levels for name, value in discounts(numbers).items()}
+        return inside | {"own.segment_discount": get_field(hparams.manager, "discount")}
     names = field_names(hparams) & {"n_step_discount", "return_discount"}
     return dict.fromkeys(names, get_field(hparams, "discount"))
