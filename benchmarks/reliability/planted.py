@@ -44,9 +44,9 @@ ON_POLICY = [
     Mutation(
         "bootstrap from the reset observation",
         "jaxrl/interaction.py",
-        "        return _where(_all_out(ended), reset(reset_key), then, params_axis), data\n",
-        "        then = _where(_all_out(ended), reset(reset_key), then, params_axis)\n"
-        "        return then, data._replace(next_observation=then.observation)\n",
+        "            return _where(_all_out(ended), reset(ready), then, params_axis), data\n",
+        "            then = _where(_all_out(ended), reset(ready), then, params_axis)\n"
+        "            return then, data._replace(next_observation=then.observation)\n",
         "tests/test_interaction.py::test_true_successor_and_reset",
     ),
     Mutation(
@@ -143,7 +143,7 @@ ON_POLICY = [
     Mutation(
         "weights ignored in the loss",
         "jaxrl/types.py",
-        "return jnp.sum(jnp.where(w > 0, w * x, 0.0)) / jnp.maximum(jnp.sum(w), jnp.finfo(w.dtype).tiny)",
+        "return jnp.sum(jnp.where(w > 0, w * x, 0.0)) / jnp.maximum(parallel.mean(jnp.sum(w)), jnp.finfo(w.dtype).tiny)",
         "return jnp.mean(x)",
         "tests/test_contract.py::test_rows_of_weight_zero_are_not_there",
     ),
@@ -273,7 +273,7 @@ OFF_POLICY = [
     Mutation(
         "schedules count rollouts instead of steps",
         "jaxrl/combinators/exploration.py",
-        "advance(state.num_steps, length * num_envs)",
+        "advance(state.num_steps, parallel.rollout_steps(fresh.reward))",
         "advance(state.num_steps, 1)",
         f"{REPLAY}::test_environment_steps_are_counted",
     ),

@@ -71,8 +71,8 @@ SURVIVAL = [
     Mutation(
         "the last bad row is named instead of the first",
         "jaxrl/finite.py",
-        "jnp.argmax(bad).astype(jnp.int32)",
-        "(bad.size - 1 - jnp.argmax(bad[::-1])).astype(jnp.int32)",
+        "jnp.argmax(bad.reshape(-1)).astype(jnp.int32)",
+        "(bad.size - 1 - jnp.argmax(bad.reshape(-1)[::-1])).astype(jnp.int32)",
         FINITE,
     ),
     Mutation(
