@@ -143,7 +143,8 @@ ON_POLICY = [
     Mutation(
         "weights ignored in the loss",
         "jaxrl/types.py",
-        "return jnp.sum(jnp.where(w > 0, w * x, 0.0)) / jnp.maximum(parallel.mean(jnp.sum(w)), jnp.finfo(w.dtype).tiny)",
+        "return jnp.sum(jnp.where(w > 0, w * x, 0.0)) / "
+        "jnp.maximum(parallel.mean(jnp.sum(w)), jnp.finfo(w.dtype).tiny)",
         "return jnp.mean(x)",
         "tests/test_contract.py::test_rows_of_weight_zero_are_not_there",
     ),
