@@ -1,0 +1,271 @@
+"""METRA (system 094) beside DIAYN in a point maze: how much of it skills reach, goals without training, a task.
+
+    python benchmarks/evidence/metra.py [coverage] [goals] [downstream]
+
+Nobody tells the learners of a reward or a goal: they see position and velocity, and start in one corner. Each method
+has two learning rates; what follows coverage takes the better one.
+"""
+
+import functools
+from typing import NamedTuple
+
+import common
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrl
+from jaxrl.combinators.frozen import decoder
+from jaxrl.combinators.replay import learner_state
+from jaxrl.combinators.skills import choose_skills, join, joined_space, with_skills
+from jaxrl.envs.latent_action import LatentActionParams, latent_action
+from jaxrl.envs.point_maze import RADIUS, free_cells, point_maze
+from jaxrl.envs.transforms import repeat_action
+from jaxrl.interaction import start
+from jaxrl.loop import run
+from jaxrl.networks import dense, mlp, sequential
+from jaxrl.rewards import SkillModel, Skills, diayn, metra, one_hot, sphere
+from jaxrl.spaces import Box, Discrete, Space
+from jaxrl.tree import field_names, replace_fields
+from jaxrl.types import Agent, Env
+
+SIZE, LENGTH = "medium", 100  # of the maze; steps of an episode
+SEEDS, EPISODES = 8, 48
+KEEP, DISCOUNT = 10, 0.99
+RATES = (3e-4, 1e-3)
+WIDTHS = (64, 64)
+TRAINING = dict(num_envs=16, unroll_length=8, num_updates=1500, updates_per_step=4, batch_size=128)
+TASK = dict(num_envs=16, unroll_length=32, num_steps=163_840)
+CELLS = free_cells(SIZE)
+
+
+class Method(NamedTuple):
+    """A way of learning skills, and what a manager that chooses among them may do."""
+
+    model: SkillModel
+    space: Space
+    skill: Skills
+
+    def decoded(self, action):
+        """The skill of a manager's action."""
+        if isinstance(self.space, Discrete):
+            return jax.nn.one_hot(action, self.space.n)
+        return self.skill.toward(action)
+
+
+def method(make, skills: Skills) -> Method:
+    size = skills.space.shape[0]
+    finite = skills.space.low == 0.0
+    return Method(make(size, skills), Discrete(size) if finite else Box(-1.0, 1.0, (size,)), skills)
+
+
+def make_metra(size: int, skills: Skills) -> SkillModel:
+    return metra(sequential(mlp(WIDTHS, activation="relu"), dense(size)), skills)
+
+
+def make_diayn(size: int, skills: Skills) -> SkillModel:
+    return diayn(sequential(mlp(WIDTHS, activation="relu"), dense(size, scale=0.01)), size)
+
+
+METHODS = {
+    "METRA, directions": method(make_metra, sphere(2)),
+    "METRA, 8 skills": method(make_metra, one_hot(8)),
+    "DIAYN, 8 skills": method(make_diayn, one_hot(8)),
+}
+
+
+def maze(reward: str = "dense") -> Env:
+    """Episodes from one corner, whose observations [4] have no goal in them. With reward "dense", all are of LENGTH."""
+    env = point_maze(SIZE, reward=reward, random_start=False, max_steps=LENGTH)
+    space = env.observation_space
+
+    def reset(key, params):
+        state, observation = env.reset(key, params)
+        return state, observation[:4]
+
+    def step(key, state, action, params):
+        state, timestep = env.step(key, state, action, params)
+        return state, timestep._replace(observation=timestep.observation[:4])
+
+    return env._replace(reset=reset, step=step, observation_space=Box(space.low[:4], space.high[:4], (4,)))
+
+
+def learner(name: str) -> Agent:
+    """SAC that is told its skill."""
+    env, model = maze(), METHODS[name].model
+    space = joined_space(env.observation_space, model.skills.space)
+    return jaxrl.make_agent("sac", env._replace(observation_space=space), offline=True, widths=WIDTHS)[0]
+
+
+@functools.cache
+def train(name: str, seeds: int = SEEDS, rates: tuple[float, ...] = RATES, **sizes: int):
+    """States of `with_skills` and metrics at the end, leaves [M, S] for M learning rates and S seeds."""
+    env, sizes = maze(), TRAINING | sizes
+    explored = jaxrl.with_exploration(
+        with_skills(learner(name), METHODS[name].model), jaxrl.exploration.warm_up(env.action_space)
+    )
+    buffer = jaxrl.buffers.replay(200_000, sizes["batch_size"], min_size=1000)
+    agent = jaxrl.with_replay(explored, buffer, sizes["updates_per_step"])
+    numbers = dict(target_rate=0.02, warm_up_steps=2000.0, initial_temperature=0.01, multiplier_learning_rate=1e-2)
+    numbers = {k: v for k, v in numbers.items() if k in field_names(agent.hparams)}
+
+    def rated(hp, rate):
+        rates = dict.fromkeys(("learning_rate", "policy_learning_rate", "skill_learning_rate"), rate)
+        return replace_fields(hp, **rates, **numbers)
+
+    loop = jaxrl.online(agent, env, num_envs=sizes["num_envs"], unroll_length=sizes["unroll_length"])
+
+    def one(key, hp):
+        state, metrics = run(loop, loop.init(key, hp), sizes["num_updates"])
+        return learner_state(agent.actor(state.agent)), jax.tree.map(lambda x: x[-50:].mean(), metrics)
+
+    both = jax.vmap(jax.vmap(one, (0, None)), (None, 0))
+    keys = jax.random.split(jax.random.key(0), seeds)
+    return jax.jit(both)(keys, common.sweep(agent.hparams, rated, list(rates)))
+
+
+def walk(key, agent: Agent, state, num: int):
+    """[LENGTH, num, 2]: where greedy episodes go."""
+    env = maze()
+    now = start(key, agent, state, env, env.params, num)
+    playing = agent._replace(act=agent.act_greedy)
+    return jaxrl.rollout(key, playing, state, env, now, LENGTH)[1].next_observation[..., :2]
+
+
+def visited(places) -> int:
+    """How many cells [..., 2] positions are in."""
+    return len(np.unique(np.floor(np.asarray(places)).astype(int).reshape(-1, 2), axis=0))
+
+
+def cells_of(name: str, states) -> np.ndarray:
+    """[M, S]: cells that EPISODES greedy episodes with skills of the prior go to."""
+    agent = with_skills(learner(name), METHODS[name].model)
+    play = jax.jit(jax.vmap(jax.vmap(lambda state: walk(jax.random.key(1), agent, state, EPISODES))))
+    return np.array([[visited(places) for places in row] for row in np.asarray(play(states))])
+
+
+def best(name: str):
+    """States [S] at the learning rate whose skills go to most cells."""
+    states, _ = train(name)
+    chosen = int(np.argmax(cells_of(name, states).mean(1)))
+    return jax.tree.map(lambda x: x[chosen], states)
+
+
+def coverage():
+    table, top = [], {}
+    for name in METHODS:
+        states, metrics = train(name)
+        cells = cells_of(name, states)
+        for i, rate in enumerate(RATES):
+            row = {"name": f"{name}, rate {rate:g}", "cells": common.scores(cells[i])}
+            if "skill/squared_step" in metrics:
+                row["mean squared step of phi"] = common.scores(metrics["skill/squared_step"][i])
+            table.append(row)
+            top[name] = max(top.get(name, 0.0), row["cells"]["iqm"])
+    ours, theirs = max(top["METRA, directions"], top["METRA, 8 skills"]), top["DIAYN, 8 skills"]
+    return dict(
+        claim="skills of METRA go to more cells of the maze than those of DIAYN",
+        verdict="met" if ours > theirs else "missed",
+        finding=f"of {len(CELLS)} cells: " + ", ".join(f"{name} {x:.1f}" for name, x in top.items()),
+        settings=settings(),
+        table=table,
+        seeds=SEEDS,
+    )
+
+
+def goals():
+    table, errors = [], {}
+    where = jnp.repeat(jnp.asarray(CELLS, jnp.float32) + 0.5, 2, axis=0)  # [G, 2]
+    goal = jnp.concatenate([where, jnp.zeros_like(where)], -1)  # at rest there
+    for name, (model, _, _) in METHODS.items():
+        inner, states = learner(name), best(name)
+        toward = choose_skills(inner, lambda state, observation, model=model: model.toward(state, observation, goal))
+        for way, agent in (("toward the goal", toward), ("at random", with_skills(inner, model))):
+            play = jax.jit(jax.vmap(lambda s, agent=agent: walk(jax.random.key(2), agent, s, len(where))))
+            distance = np.linalg.norm(np.asarray(play(states)) - np.asarray(where), axis=-1)  # [S, LENGTH, G]
+            row = {
+                "name": f"{name}, {way}",
+                "goals reached, %": common.scores(100 * (distance.min(1) < RADIUS).mean(-1)),
+                "distance at the end": common.scores(distance[:, -1].mean(-1)),
+            }
+            table.append(row)
+            errors[name, way] = row["distance at the end"]["iqm"]
+    gain = {name: 1 - errors[name, "toward the goal"] / errors[name, "at random"] for name in METHODS}
+    return dict(
+        claim="skills chosen by phi leave the goal at least 70 % less far away than skills at random",
+        verdict="met" if max(gain.values()) >= 0.7 else "missed",
+        finding="less far by: " + ", ".join(f"{name} {100 * x:.0f} %" for name, x in gain.items()),
+        settings=settings() | {"goals": "the center of every free cell, twice"},
+        table=table,
+        seeds=SEEDS,
+    )
+
+
+def task_env(name: str | None, keep: int) -> Env:
+    """A reward at the far corner; actions are thrust or a skill, each for `keep` steps."""
+    env = maze("sparse")
+    if name is not None:
+        act, chosen = decoder(learner(name), join), METHODS[name]
+        decode = lambda key, state, observation, z: act(key, state, observation, chosen.decoded(z))  # noqa: E731
+        env = latent_action(env, decode, (), chosen.space)
+    return repeat_action(env, keep, discount=DISCOUNT) if keep > 1 else env
+
+
+def learn_task(name: str | None, keep: int, states, num_seeds: int, num_steps: int) -> np.ndarray:
+    """[M, S]: share of the episodes in the last tenth of PPO's training that reach the goal."""
+    env = task_env(name, keep)
+    agent, hparams = jaxrl.make_agent("ppo", env, widths=WIDTHS)
+    num_updates = num_steps // (TASK["num_envs"] * TASK["unroll_length"] * keep)
+
+    def one(key, state, hp):
+        params = env.params if name is None else LatentActionParams(env.params.env, state)
+        sizes = {k: TASK[k] for k in ("num_envs", "unroll_length")}
+        loop = jaxrl.online(agent, env._replace(params=params), **sizes)
+        _, metrics = run(loop, loop.init(key, hp), num_updates)
+        last = slice(-max(num_updates // 10, 1), None)
+        total, count = (metrics[f"episode/{x}"][last].sum() for x in ("return_sum", "count"))
+        return total / jnp.maximum(count, 1.0)
+
+    rated = [replace_fields(hparams, learning_rate=rate, discount=DISCOUNT) for rate in (1e-3, 3e-3)]
+    hps = jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *rated)
+    both = jax.vmap(jax.vmap(one, (0, 0 if name else None, None)), (None, None, 0))
+    return np.asarray(jax.jit(both)(jax.random.split(jax.random.key(3), num_seeds), states, hps))
+
+
+def downstream():
+    rows = {"PPO on thrust": (None, 1), f"PPO on thrust, each for {KEEP} steps": (None, KEEP)}
+    rows |= {f"PPO on skills of {name}": (name, KEEP) for name in METHODS}
+    table = []
+    for label, (name, keep) in rows.items():
+        reached = learn_task(name, keep, best(name).agent if name else (), SEEDS, TASK["num_steps"])
+        chosen = int(np.argmax(reached.mean(1)))
+        table.append({"name": label, "return": common.scores(reached[chosen]), "rate": (1e-3, 3e-3)[chosen]})
+    score = {row["name"]: row["return"]["iqm"] for row in table}
+    ours, flat = (
+        max(score[f"PPO on skills of METRA, {x}"] for x in ("directions", "8 skills")),
+        list(score.values())[:2],
+    )
+    return dict(
+        claim="after as many steps PPO on METRA's skills reaches a far goal more often than PPO on thrust",
+        verdict="met" if max(skilled) > max(flat) else "missed",
+        finding="return in the last tenth: " + ", ".join(f"{name} {x:.2f}" for name, x in score.items()),
+        settings=settings()
+        | TASK
+        | {"return": "1 at the goal, discounted within an action; steps of skills not counted"},
+        table=table,
+        seeds=SEEDS,
+    )
+
+
+def settings():
+    return TRAINING | {"maze": SIZE, "episode": f"{LENGTH} steps", "widths": WIDTHS, "episodes": EPISODES}
+
+
+if __name__ == "__main__":
+    common.main(
+        "094",
+        "METRA: Scalable Unsupervised RL with Metric-Aware Abstraction",
+        "https://arxiv.org/abs/2310.08887",
+        __file__,
+        {"coverage": coverage, "goals": goals, "downstream": downstream},
+    )
