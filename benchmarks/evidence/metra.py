@@ -241,10 +241,7 @@ def downstream():
         chosen = int(np.argmax(reached.mean(1)))
         table.append({"name": label, "return": common.scores(reached[chosen]), "rate": (1e-3, 3e-3)[chosen]})
     score = {row["name"]: row["return"]["iqm"] for row in table}
-    ours, flat = (
-        max(score[f"PPO on skills of METRA, {x}"] for x in ("directions", "8 skills")),
-        list(score.values())[:2],
-    )
+    flat, skilled = list(score.values())[:2], [x for name, x in score.items() if "METRA" in name]
     return dict(
         claim="after as many steps PPO on METRA's skills reaches a far goal more often than PPO on thrust",
         verdict="met" if max(skilled) > max(flat) else "missed",
