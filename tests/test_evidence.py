@@ -14,6 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks" / "evide
 import cells  # noqa: E402
 import d4rl  # noqa: E402
 import dataset_perspective  # noqa: E402
+import hierarchy  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,15 @@ def test_judge_of_the_dataset_perspective():
     assert verdict(100 * quality, 100 * coverage) == "met"
     assert verdict(100 * coverage, 100 * coverage) == "partly"
     assert verdict(0.0 * quality + np.arange(10), 50 + 50 * quality) == "missed"
+
+
+def test_every_method_of_the_hierarchy_traces():
+    """With its first setting; the scores of a run are those of its second half."""
+    keys, sizes = jax.random.split(jax.random.key(0), 2), dict(num_envs=4, unroll_length=8)
+    for agent, hparams, env, grid in hierarchy.corridor_methods(8).values():
+        chosen = hierarchy.numbers(hparams, grid[0])
+        assert chosen != hparams
+        _, metrics = jax.eval_shape(lambda k: hierarchy.train(agent, env, chosen, k, **sizes, steps=96), keys)
+        assert metrics["episode/return_sum"].shape == (2, 3)
+    metrics = {"episode/return_sum": np.array([[9, 9, 1, 2]]), "episode/count": np.array([[1, 1, 2, 4]])}
+    np.testing.assert_allclose(hierarchy.late_return(metrics), [0.5])

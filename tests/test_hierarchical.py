@@ -406,9 +406,13 @@ def test_the_correction_chooses_the_goal_that_explains_what_was_done():
     observations = jnp.array([[[1.0], [0.0]], [[1.0], [2.0]]])
     actions = jnp.array([[[1.0], [9.0]], [[1.0], [0.25]]])
     data = line_data((observations, actions))
-    state = agent.init(KEY, agent.hparams, data)
-    after, _ = agent.update(KEY, state, data)
-    np.testing.assert_allclose(after.manager.data.action, [[2.0], [1.25]])
+    after, _ = agent.update(KEY, agent.init(KEY, agent.hparams, data), data)
+    np.testing.assert_allclose(after.manager.data.action[1], [1.25])
+
+    extras = {"trace": (observations, actions), "age": jnp.arange(2)}
+    data = data._replace(observation=jnp.ones((2, 1)), action=jnp.full((2, 1), 2.0), extras=extras)
+    policy = lambda begin, action, seen: jnp.clip(begin + action - seen, -1.0, 1.0)  # noqa: E731
+    np.testing.assert_allclose(relabel.action(KEY, policy, data), [[2.0], [1.25]])
 
 
 def test_traces_hold_what_was_done_in_the_segment():
