@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         losses,
         networks,
         returns,
+        rewards,
         transforms,
         tree,
         types,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from jaxrl.combinators.pbt import pbt
     from jaxrl.combinators.replay import with_replay
     from jaxrl.combinators.shard import shard
+    from jaxrl.combinators.skills import with_skills
     from jaxrl.combinators.transform import with_transform
     from jaxrl.evaluation import evaluate
     from jaxrl.factory import make_agent
@@ -56,6 +58,7 @@ _MODULES = (
     "networks",
     "presets",
     "returns",
+    "rewards",
     "spaces",
     "transforms",
     "tree",
@@ -69,6 +72,7 @@ _NAMES = {
     "with_exploration": "jaxrl.combinators.exploration",
     "with_replay": "jaxrl.combinators.replay",
     "shard": "jaxrl.combinators.shard",
+    "with_skills": "jaxrl.combinators.skills",
     "with_transform": "jaxrl.combinators.transform",
     "evaluate": "jaxrl.evaluation",
     "make_agent": "jaxrl.factory",

@@ -36,7 +36,8 @@ def with_skills(agent: Agent, model: SkillModel, *, num_model_updates: int = 1) 
 
     `agent` sees `join(observation, z)` and learns from model.reward(...) in place of the environment's reward, which
     stays in the data outside. In each update the model learns first, and then rewards the same rows: inside of
-    `with_replay`, stored steps have today's reward. Skills are in extras["skill"], which stored data must hold.
+    `with_replay`, stored steps have today's reward. Skills are in extras["skill"], which stored data must hold; a row
+    is one step, not the several of `buffers.n_step`, whose ends alone would be rewarded.
     Hyperparameters: `Wrapped(agent=the agent's, own=the model's)`; metrics of the model are under "skill/".
 
     Args:
