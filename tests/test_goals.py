@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import jaxrl
+from jaxrl import data
+from jaxrl.cli import main
 from jaxrl.data.goals import (
     GoalHparams,
     OptionHparams,
@@ -18,6 +20,8 @@ from jaxrl.data.goals import (
     trajectories,
     with_rows,
 )
+from jaxrl.envs.point_maze import collect_navigate
+from jaxrl.policy_file import load_policy
 from jaxrl.transforms import chain
 from jaxrl.types import Agent, Transition, no_memory
 
@@ -214,3 +218,16 @@ def test_observations_need_goals():
     data = dataset()
     with pytest.raises(ValueError, match="needs a dict with 'achieved_goal' and 'desired_goal'"):
         trajectories(data._replace(observation=data.observation["observation"]))
+
+
+def test_the_command_line_learns_goals_from_a_file(folder, capsys):
+    made = collect_navigate(KEY, "umaze", 60, episode_length=20)
+    made = goal_view(made, lambda observation: observation[..., :2])
+    data.write("d.npz", data.Dataset(jax.tree.map(np.asarray, made), {"environment": "point_maze/umaze"}))
+    train = ["train", "gcbc", "point_maze/umaze", "--env.view", "goal", "--dataset", "d.npz"]
+    small = ["--widths", "4", "--updates", "3", "--batch-size", "8", "--episodes", "2", "--env.max-steps", "5"]
+    assert main([*train, *small, "--out", "run", "--quiet"]) == 0
+    learner = load_policy("run/learner.safetensors")[0]
+    assert learner["agent/transform/hparams/p_trajectory"] == 1.0 and learner["num_updates"] == 3
+    assert main([*train, *small, "--window", "10"]) == 2
+    assert "--window has single rows; gcbc needs whole episodes" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""HIQL and OTA: fixed points on a chain, an update by plain loops, what learns from what, and goals that are reached."""
+"""HIQL and OTA: fixed points on a chain, an update by plain loops, what learns from what, goals that are reached."""
 
 import jax
 import jax.numpy as jnp
@@ -206,7 +206,7 @@ def test_fixed_points_on_a_chain():
     t, g = (x.astype(np.int32) for x in np.triu_indices(count))
     rows = jnp.arange(count)
     whole = Transition(rows, rows, 0.0 * rows, rows < 0, rows == count - 1, rows + 1)
-    shared = trajectories(goal_view(whole, lambda o: o))
+    shared = trajectories(goal_view(whole, lambda o: o))._replace(state={"achieved_goal": rows})
     seen = lambda s: {"achieved_goal": s, "desired_goal": jnp.asarray(g)}  # noqa: E731
     t, last = jnp.asarray(t), jnp.minimum(jnp.asarray(t) + 1, count - 1)
     extras = {"row": t, "goal_row": jnp.asarray(g), "shared": shared}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl import networks
 from jaxrl.distributions import for_space
-from jaxrl.spaces import Box, Discrete
+from jaxrl.spaces import Box, Dict, Discrete
 from jaxrl.types import Agent, Env, TimeStep, no_memory
 
 
@@ -49,6 +49,23 @@ def clock(length=3, truncates=True, reward=1.0, actions=2):
 
     params = ClockParams(jnp.int32(length), jnp.bool_(truncates), jnp.float32(reward))
     return Env(reset, step, params, Box(0.0, float("inf"), (2,)), Discrete(actions))
+
+
+def with_goals(env):
+    """Observations as dicts, whose goals are places in the observations of `env`."""
+
+    def view(observation):
+        return {"observation": observation, "achieved_goal": observation, "desired_goal": observation}
+
+    def reset(key, params):
+        state, observation = env.reset(key, params)
+        return state, view(observation)
+
+    def step(key, state, action, params):
+        state, timestep = env.step(key, state, action, params)
+        return state, timestep._replace(observation=view(timestep.observation))
+
+    return env._replace(reset=reset, step=step, observation_space=Dict(view(env.observation_space)))
 
 
 def two_players(lengths=(2, 4)):

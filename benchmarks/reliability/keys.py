@@ -15,6 +15,7 @@ from jax import random
 
 import jaxrl
 from jaxrl import key_reuse
+from jaxrl.data.goals import trajectories, with_rows
 from jaxrl.factory import AGENTS, static_arguments
 from jaxrl.loop import example_data, offline, online, run
 
@@ -54,24 +55,24 @@ def jax_finds(function, *arguments) -> bool:
 def training(name: str):
     """Initialisation, three updates and an evaluation of a row of `TRAININGS`, tiny, as a function of a key."""
     agent_name, static, sizes = TRAININGS[name]
-    allowed = static_arguments(AGENTS[agent_name], sizes is None)
+    looks_up, allowed = AGENTS[agent_name].looks_up, static_arguments(AGENTS[agent_name], sizes is None)
     chosen = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
 
-    def make(env_name):
-        env = jaxrl.envs.make(env_name)
+    def make(env_name, **keywords):
+        env = jaxrl.envs.make(env_name, **keywords)
         if "noisy" in name:
             env = jaxrl.envs.transforms.sticky_actions(jaxrl.envs.transforms.observation_noise(env, 0.1), 0.1)
         return env, *jaxrl.make_agent(agent_name, env, offline=sizes is None, **chosen)
 
     try:
         env, agent, hparams = make("CartPole-v1")
-    except ValueError:  # needs continuous actions
-        env, agent, hparams = make("Pendulum-v1")
+    except ValueError:  # needs continuous actions, or goals
+        env, agent, hparams = make("point_maze/umaze", view="goal") if looks_up else make("Pendulum-v1")
     if sizes is None:
         rows = jax.tree.map(lambda x: x[:, 0], example_data(env, 1, 32))
         extras = {"weight": jnp.ones(32), "next_action": rows.action, "mc_return": rows.reward}
         rows = rows._replace(extras=extras | {"demonstration": jnp.arange(32.0) % 2})
-        loop = offline(agent, rows, batch_size=8)
+        loop = offline(agent, with_rows(rows), batch_size=8, shared=trajectories(rows) if looks_up else None)
     else:
         loop = online(agent, env, num_envs=4, unroll_length=8, **sizes)
 

@@ -144,18 +144,19 @@ def hiql(
         memory, action, _ = by_mode(key, state, memory, observation)
         return memory, action, {"value": v}
 
-    def value_loss(name: str, params: PyTree, state: HIQLState, data: Transition) -> Array:
+    def value_loss(name: str, params: PyTree, state: HIQLState, data: Transition) -> tuple[Array, Array]:
         hp = state.hparams
         following, now = evaluate(name, state.target_params, data.next_observation, data.observation)
         target = data.reward + bootstrap(data, hp.discount) * following
         advantage = jnp.min(target, axis=0) - jnp.mean(now, axis=0)
         error = target - evaluate(name, params, data.observation)[0]
         lean = jnp.where(advantage < 0, 1.0 - hp.expectile, hp.expectile)
-        return weighted_mean(jnp.sum(lean * error**2, axis=0), data)
+        return weighted_mean(jnp.sum(lean * error**2, axis=0), data), jnp.max(jnp.abs(error), axis=0)
 
-    def loss(params: PyTree, state: HIQLState, data: Transition, made: dict[str, PyTree]) -> tuple[Array, Metrics]:
+    def loss(params: PyTree, state: HIQLState, data: Transition, made: dict[str, PyTree]) -> tuple[Array, tuple]:
         hp, rows = state.hparams, {"value": data, "high_value": made.get("option")}
-        metrics = {f"{name}_loss": value_loss(name, params, state, rows[name]) for name in values}
+        fits = {name: value_loss(name, params, state, rows[name]) for name in values}
+        metrics = {f"{name}_loss": fit for name, (fit, _) in fits.items()}
 
         ahead, goal, subgoal = made["high_target"], made["high_goal"], made["subgoal"]
         far, near, named = (with_goal(data.observation, g) for g in (goal, subgoal, ahead["achieved_goal"]))
@@ -174,7 +175,8 @@ def hiql(
         counts = losses.advantage_weight(low_advantage, hp.low_inverse_temperature, hp.max_weight)
         metrics["low_policy_loss"] = -weighted_mean(counts * log_prob, data)
         advantages = {"high_advantage": high_advantage, "low_advantage": low_advantage}
-        return sum(metrics.values()), metrics | {name: weighted_mean(x, data) for name, x in advantages.items()}
+        told = {name: weighted_mean(x, data) for name, x in advantages.items()}
+        return sum(metrics.values()), (metrics | told, fits["value"][1])
 
     def update(key: Array, state: HIQLState, data: Transition) -> tuple[HIQLState, Metrics]:
         del key
@@ -185,10 +187,12 @@ def hiql(
         if "weight" in data.extras:  # what stands in rows of weight 0 must not reach a gradient, as in `blank`
             there = data.extras["weight"] > 0
             made = select(there, made, jax.tree.map(jnp.zeros_like, made))
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params, state, blank(data), made)
+        gradient, (metrics, priority) = jax.grad(loss, has_aux=True)(state.params, state, blank(data), made)
         params, opt_state = descend(optimizer(hp), gradient, state.opt_state, state.params)
         followed = {name: params[name] for name in state.target_params}
         target_params = optax.incremental_update(followed, state.target_params, hp.target_rate)
+        if "index" in data.extras:
+            metrics["priority"] = priority
         return HIQLState(hp, params, target_params, opt_state), metrics
 
     def actor(state: HIQLState) -> HIQLState:

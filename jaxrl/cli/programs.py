@@ -71,6 +71,8 @@ def from_dataset(settings: Any) -> Program:
     import numpy as np
 
     from jaxrl.data import nbytes, num_transitions, take_rows, to_device
+    from jaxrl.data.goals import trajectories
+    from jaxrl.factory import AGENTS
     from jaxrl.loop import offline
 
     options, dataset = settings.options, settings.dataset
@@ -93,16 +95,25 @@ def from_dataset(settings: Any) -> Program:
         draw = lambda _: data  # noqa: E731
     updates, chunks = plan(options["updates"], 1, options.get("updates_per_chunk"))
     size, count = options["batch_size"] // options["devices"], options["devices"]
-    loop = lambda data: hosts.spread(offline(settings.agent, data, batch_size=size), count)  # noqa: E731
+    looks_up = AGENTS[settings.agent_name].looks_up
+
+    def loop(data: Any) -> Any:
+        shared = trajectories(data) if looks_up else None
+        return hosts.spread(offline(settings.agent, data, batch_size=size, shared=shared), count)
+
     return Program(loop, data, draw, updates, updates, updates * chunks, options["updates"], "updates", [note])
 
 
 def wanted_extras(settings: Any) -> Any:
     """The dataset with what static choices of the learner ask for beside the transitions."""
     from jaxrl.data import with_next_actions, with_returns
+    from jaxrl.data.goals import with_rows
+    from jaxrl.factory import AGENTS
     from jaxrl.tree import get_field
 
     dataset = settings.dataset
+    if AGENTS[settings.agent_name].looks_up:
+        dataset = dataset._replace(transitions=with_rows(dataset.transitions))
     if settings.static.get("calibrated") or settings.static.get("next_action") == "none":
         dataset = with_returns(dataset, get_field(settings.hparams, "discount"))
     if settings.static.get("next_action") == "data":

@@ -127,6 +127,8 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     sizes = {k: static[k] for k in ("batch_size", "buffer_size", "min_buffer_size") if k in static}
     with bad_input(ValueError, TypeError):
         given = demonstrations(first, env)
+        if first.get("window") and recipe.looks_up:
+            raise ValueError(f"--window has single rows; {agent_name} needs whole episodes")
         if first.get("window") and (static.get("calibrated") or static.get("next_action") in ("data", "none")):
             raise ValueError(
                 "--window has single rows; --calibrated and --next-action data or none need whole episodes"
