@@ -34,7 +34,7 @@ SEEDS, EPISODES = 8, 48
 KEEP, DISCOUNT = 10, 0.99
 RATES = (3e-4, 1e-3)
 WIDTHS = (64, 64)
-TRAINING = dict(num_envs=16, unroll_length=8, num_updates=1500, updates_per_step=4, batch_size=128)
+TRAINING = dict(num_envs=16, unroll_length=8, num_updates=800, updates_per_step=4, batch_size=128)
 TASK = dict(num_envs=16, unroll_length=32, num_steps=163_840)
 CELLS = free_cells(SIZE)
 
