@@ -6,10 +6,12 @@ import hierarchies
 import jax
 import jax.numpy as jnp
 import numpy as np
+import probing
 import pytest
 import toys
 
 import jaxrl
+from jaxrl import key_reuse
 from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.combinators.hierarchy import HierarchicalHparams, Levels, correction, hierarchical, hindsight, scripted
 from jaxrl.combinators.hierarchy.hierarchical import SALT
@@ -17,6 +19,7 @@ from jaxrl.combinators.lift import salted
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
 from jaxrl.spaces import Box, Discrete
+from jaxrl.tree import edit_hparams, get_field, replace_fields
 from jaxrl.types import Agent, Env, TimeStep, Transition, no_memory
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -327,19 +330,18 @@ def test_the_managers_update_is_that_of_its_rows_alone(two_levels):
 
 
 def test_hparams_are_nested_and_each_layer_has_its_own(two_levels):
-    agent, _, state, _ = two_levels
+    """Edited in the state, without compiling again: a discount of segments is the manager's business alone."""
+    agent, update, state, data = two_levels
     assert isinstance(agent.hparams, Levels) and isinstance(state.manager.hparams, PPOHparams)
-    sweep = jax.tree.map(lambda x: jnp.stack([jnp.float32(x)] * 2), agent.hparams)
-    sweep = sweep._replace(
-        worker=sweep.worker._replace(learning_rate=jnp.array([0.0, 1e-2])),
-        own=HierarchicalHparams(jnp.array([0.5, 0.9])),
-    )
-    env = toys.clock(7)
-    loop = jaxrl.online(agent, env, num_envs=NUM_ENVS, unroll_length=4)
-    many = jax.jit(jax.vmap(lambda hp: jaxrl.run(loop, loop.init(KEY, hp), 1)))(sweep)[0].agent
-    first = jax.tree.map(lambda x: x[0], many.worker.params), jax.tree.map(lambda x: x[1], many.worker.params)
-    assert not same(*first)
-    np.testing.assert_array_equal(many.hparams.segment_discount, np.float32([0.5, 0.9]))
+    after = update(KEY, state, data)[0]
+    discounted = update(KEY, edit_hparams(state, HierarchicalHparams, segment_discount=0.5), data)[0]
+    assert same(discounted.worker, after.worker) and not same(discounted.manager, after.manager)
+    worker = edit_hparams(state.worker, PPOHparams, learning_rate=0.0)
+    still = update(KEY, state._replace(worker=worker), data)[0]
+    assert same(still.worker.params, state.worker.params) and same(still.manager, after.manager)
+    changed = replace_fields(agent.hparams, **{"worker.learning_rate": 1.0, "own.segment_discount": 0.5})
+    assert (changed.worker.learning_rate, changed.manager.learning_rate) == (1.0, agent.hparams.manager.learning_rate)
+    assert get_field(changed, "own.segment_discount") == 0.5
 
 
 def test_every_key_is_used_once_at_depth_three():
@@ -357,7 +359,7 @@ def test_every_key_is_used_once_at_depth_three():
             stop=lambda observation, goal: jnp.full(goal.shape, 0.5),
         )
     loop = jaxrl.online(agent, env, num_envs=2, unroll_length=2)
-    assert jaxrl.key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
+    assert key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
 
 
 def relabelled(relabel, **more):
@@ -443,6 +445,30 @@ def test_traces_hold_what_was_done_in_the_segment():
             observations[t, :, : age[t, 0] + 1], jnp.moveaxis(data.observation[first : t + 1], 0, 1)
         )
         np.testing.assert_array_equal(actions[t, :, : age[t, 0] + 1], jnp.moveaxis(data.action[first : t + 1], 0, 1))
+
+
+@pytest.mark.slow
+def test_diagnostic_environments():
+    """The manager's values are exact, also where an episode is truncated within a period, and the worker acts right."""
+
+    def make(env):
+        goals, seen = Discrete(2), env._replace(observation_space=Box(-2.0, 2.0, (3,)))
+        chosen = PPOHparams(3e-3, discount=probing.DISCOUNT)
+        manager, _ = jaxrl.make_agent("ppo", env._replace(action_space=goals), widths=(32,))
+        worker, _ = jaxrl.make_agent("ppo", seen, widths=(32,))
+        own = HierarchicalHparams(probing.DISCOUNT)
+        agent = hierarchical(manager, worker, goal_space=goals, embed=beside, period=2, hparams=own)
+
+        def act_greedy(key, state, memory, observation):
+            memory, action, extras = agent.act_greedy(key, state, memory, observation)
+            return memory, action, {"value": extras["manager"]["value"]}
+
+        return agent._replace(act_greedy=act_greedy), agent.hparams._replace(manager=chosen, worker=chosen)
+
+    for probe, result in probing.learn(make, False, num_seeds=2).items():
+        if probe != "memory":
+            assert (np.abs(result.values - result.exact) < 0.15).all(), (probe, result.values, result.exact)
+            assert (result.right > 0.9).all(), (probe, result.right)
 
 
 def test_bad_arguments():

@@ -138,18 +138,6 @@ def test_a_gate_learns_by_imitation(evaluated):
     assert evaluated(bc, learn(KEY)) > 0.95
 
 
-@pytest.mark.slow
-def test_a_gate_learns_by_reinforcement(evaluated):
-    env = stages()
-    seen = env._replace(observation_space=history_space(env.observation_space, STAGES))
-    gate, hparams = jaxrl.make_agent("ppo", seen, widths=(32,))
-    agent = sequencer(primitives(), gate)
-    hparams = agent.hparams._replace(manager=hparams._replace(learning_rate=3e-3))
-    loop = jaxrl.online(agent, env, num_envs=32, unroll_length=32)
-    state, _ = jax.jit(lambda key: jaxrl.run(loop, loop.init(key, hparams), 100))(KEY)
-    assert evaluated(gate, state.agent.manager) > 0.9
-
-
 def test_bad_arguments():
     gate = hierarchies.keeper(2, "a")
     with pytest.raises(ValueError, match="needs at least one primitive"):

@@ -66,7 +66,8 @@ def hierarchical(
     loops calls `remember` after each step, which ends segments.
 
     Args:
-      manager: sees the environment's observations, and acts in `goal_space`.
+      manager: sees the environment's observations, and acts in `goal_space`. Not recurrent: `Network.unroll` takes rows
+        of weight 0 for steps; `with_history` gives it its last goals.
       worker: sees `embed(observation, goal)`, and acts in the environment.
       goal_space: of the manager's actions.
       period: steps after which a segment ends at the latest, or (manager's action) -> steps, where the manager chooses
