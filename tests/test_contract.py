@@ -73,7 +73,6 @@ VARIANTS = {
     "gciql": ("gciql", {}, PLANE),
     "hiql": ("hiql", dict(representation_size=3), Discrete(3)),
     "ota": ("ota", dict(representation_size=3), PLANE),
-    "hierarchical": ("hierarchical", dict(period=2), Discrete(3)),
     "hierarchical-ppo-sac": (
         "hierarchical",
         dict(worker="sac", period=2, goal_entries=(0, 1), goal_radius=0.5),
