@@ -5,9 +5,13 @@ Only `reset_env` and `step_env` are called: gymnax's own `step` resets, which wo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import inspect
-from typing import Any
+import sys
+import types
+from typing import Any, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +37,8 @@ def make_gymnax(name: str, **params: Any) -> Env:
       ValueError: a parameter that is neither, or a value that does not fit its field.
       OSError: MNISTBandit-bsuite without a network.
     """
-    import gymnax
+    with _postponed("seaborn", "matplotlib.pyplot"):  # for its pictures alone, and slower to import than jax
+        import gymnax
 
     try:
         env, default = gymnax.make(name)
@@ -142,3 +147,22 @@ def _bound(bound: Any, shape: tuple[int, ...]) -> Any:
     bound = np.asarray(bound, np.float32)
     bound = np.where(np.abs(bound) >= _UNBOUNDED, np.copysign(np.float32(np.inf), bound), bound)
     return bound.flat[0].item() if np.all(bound == bound.flat[0]) else np.broadcast_to(bound, shape)
+
+
+class _Postponed(types.ModuleType):
+    """Stands for a module until something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _postponed(*names: str) -> Iterator[None]:
+    """Lets modules that are imported within have these modules when they use them."""
+    stands = {name: _Postponed(name) for name in names if name not in sys.modules}
+    sys.modules.update(stands)
+    try:
+        yield
+    finally:
+        for name in stands:
+            del sys.modules[name]

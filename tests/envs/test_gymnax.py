@@ -1,6 +1,8 @@
 """The gymnax adapter: true successors, the two ends, traced parameters, stable types, older environments."""
 
 import functools
+import subprocess
+import sys
 
 import flax.struct
 import jax
@@ -292,3 +294,12 @@ def test_what_is_no_environment_is_named():
 
     with pytest.raises(ValueError, match="cannot convert the space"):
         from_gymnax(Odd())
+
+
+def test_libraries_of_pictures_wait_until_they_are_used():
+    code = (
+        "import sys, jaxrl.envs; jaxrl.envs.make('CartPole-v1'); from gymnax.environments.misc import pong; "
+        "assert not {'seaborn', 'matplotlib.pyplot'} & sys.modules.keys(); "
+        "pong.plt.figure, pong.sns.color_palette; assert {'seaborn', 'matplotlib.pyplot'} <= sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
