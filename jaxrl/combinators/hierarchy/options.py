@@ -171,10 +171,11 @@ def options(
     def views(key: Array, state: OptionsState, data: Transition) -> tuple[Transition, Transition]:
         if "option" not in data.extras:
             raise ValueError(f"options: data has no extras['option'], which act records; it has {[*data.extras]}")
-        flat, shape = data.next_observation, data.reward.shape
+        seen, shape = data.next_observation, data.reward.shape
         option = one_hot(data.extras["option"].action, num_options)
-        flat, option = jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(shape) :]), (flat, option))
-        after = choose(key, gate.act, state, flat, option)[0].reshape(shape)
+        seen, option = jax.tree.map(lambda x: x.reshape(-1, 1, *x.shape[len(shape) :]), (seen, option))
+        after = jax.vmap(lambda k, s, o: choose(k, gate.act, state, s, o)[0][0])(row_keys(key, shape), seen, option)
+        after = after.reshape(shape)
         return above(state, data), below(data, after)
 
     def remember(state: OptionsState, memory: OptionsMemory, step: Transition) -> OptionsMemory:
@@ -214,6 +215,14 @@ def options(
         actor,
         GateAndWorker(gate.hparams, worker.hparams, hparams),
     )
+
+
+def row_keys(key: Array, shape: tuple[int, ...]) -> Array:
+    """A key for each row [prod(shape)], by its place: what others there are does not change it."""
+    keys = key[None]
+    for size in shape:
+        keys = jax.vmap(lambda k, n=size: jax.vmap(jax.random.fold_in, (None, 0))(k, jnp.arange(n)))(keys).reshape(-1)
+    return keys
 
 
 def gate_policy(torso: Network, num_options: int) -> Policy:
