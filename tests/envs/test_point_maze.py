@@ -223,14 +223,14 @@ def test_data_is_episodes_of_the_physics(kind):
     jax.tree.map(np.testing.assert_array_equal, rows, DATA[kind](KEY, "medium", 950))
     assert not np.array_equal(rows.action, DATA[kind](jax.random.key(1), "medium", 950).action)
     position, velocity = move(maze.walls("medium"), rows.observation[:, :2], rows.observation[:, 2:], rows.action)
-    np.testing.assert_allclose(jnp.concatenate([position, velocity], -1), rows.next_observation, atol=1e-6)
+    np.testing.assert_allclose(jnp.concatenate([position, velocity], -1), rows.next_observation, atol=1e-5)
     inside = ~rows.truncated
     np.testing.assert_array_equal(rows.next_observation[inside], rows.observation[1:][inside[:-1]])
     np.testing.assert_array_equal(np.flatnonzero(rows.truncated), [*range(99, 950, 100), 949])
     assert not rows.terminated.any() and not rows.reward.any()
     np.testing.assert_array_equal(rows.observation[::100, 2:], 0.0)  # episodes begin at rest, where they like
     assert len(np.unique(np.floor(rows.observation[::100, :2]), axis=0)) > 5
-    data.check(data.Dataset(jax.device_get(rows), {}))
+    data.check(jax.device_get(rows))
 
 
 def test_stitching_goes_four_cells_and_stays():
@@ -267,6 +267,8 @@ def test_exploring_holds_a_direction():
     assert (held == held[:, :, :1]).all()
     np.testing.assert_allclose(np.linalg.norm(held[:, :, 0], axis=-1), 1.0, rtol=1e-5)
     assert len(np.unique(held[:, :, 0, 0])) == 100
+    slow = DATA["explore"](KEY, "large", 1000, thrust=1.0)
+    assert 0.4 < np.abs(slow.observation[:, 2:]).max() <= 0.5 < np.abs(rows.observation[:, 2:]).max()
 
 
 # Pictures ------------------------------------------------------------------------------------------------------------
