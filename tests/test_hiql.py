@@ -56,7 +56,7 @@ def agent_of(scale, own=True, **keywords):
     return hiql(*policies, representation, *values, project=lambda x: x, **keywords)
 
 
-def batch(seed, size=10, weight=True):
+def batch(seed, size=30):
     """Random rows with all fields; the last third has weight 0 and goals outside of the tables."""
     rng = np.random.default_rng(seed)
     state = lambda: jnp.asarray(rng.integers(0, S, size), jnp.int32)  # noqa: E731

@@ -63,7 +63,8 @@ def numbers(method, size, hparams, chosen):
 
 @functools.cache
 def trainer(method, size, kind, widths=WIDTHS, batch=BATCH, updates=UPDATES, rows=ROWS):
-    """(keys [S], hparams) -> success [S], rank correlation and accuracy of signs [S] (NaN for cloning)."""
+    """Two functions: (keys [S], hparams, data) -> success [S], values of cells [S, G, C], right signs [S], a program;
+    (keys [S], setting) -> success in percent, rank correlations, right signs in percent [S]; NaN for cloning."""
     env, tasks, data = task(size, kind, rows)
     agent, hparams = jaxrl.make_agent(method, env, offline=True, widths=widths)
     cells = jnp.asarray(mazes.free_cells(size) + 0.5, jnp.float32)
@@ -108,14 +109,14 @@ def trainer(method, size, kind, widths=WIDTHS, batch=BATCH, updates=UPDATES, row
         ranks = [np.mean([scipy.stats.spearmanr(v, -d).statistic for v, d in zip(t, exact)]) for t in tables]
         return 100 * success, np.array(ranks), 100 * signs
 
-    return results
+    return train, results
 
 
 def compare(size, kind, **sizes):
     """All methods in one maze."""
     rows, found = [], {}
     for method, grid in GRIDS.items():
-        train = trainer(method, size, kind, **sizes)
+        train = trainer(method, size, kind, **sizes)[1]
         trials = [train(jax.random.split(jax.random.key(0), TRIALS), chosen)[0].mean() for chosen in grid]
         chosen = grid[int(np.argmax(trials))]
         keys = jax.random.split(jax.random.key(1), SEEDS).reshape(-1, TRIALS)
