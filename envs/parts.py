@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl import spaces
-from jaxrl.types import Array, Env, PyTree, RenderFn
+from jaxrl.types import Array, Env, PyTree
 
 
 def require(value: Any, allowed: Callable[[Any], bool], name: str, rule: str) -> None:
@@ -114,7 +114,7 @@ def flat_space(space: spaces.Space) -> spaces.Box:
     return spaces.Box(bound(low), bound(high), low.shape)
 
 
-def render_inner(env: Env) -> RenderFn | None:
+def render_inner(env: Env) -> Callable | None:
     """`Env.render` for a state that has that of `env` in a field called `env`."""
     return env.render and (lambda state, params: env.render(state.env, params))
 

@@ -112,12 +112,6 @@ class StepFn(Protocol):
         ...
 
 
-class RenderFn(Protocol):
-    def __call__(self, state: PyTree, params: PyTree) -> Array:
-        """A picture of the state of one environment, uint8 [H, W, 3], rows from the top; its shape is fixed."""
-        ...
-
-
 class Env(NamedTuple):
     """One environment; the loop maps it over N with `vmap`.
 
@@ -125,7 +119,7 @@ class Env(NamedTuple):
       params: traced. A level, a physical constant, a task, a prompt, an opponent's weights live here; `vmap` over it is
         domain randomisation.
       observation_space, action_space: static.
-      render: draws a state; None where there is nothing to see. What wraps the state wraps this, too.
+      render: (state, params) -> picture uint8 [H, W, 3], or None. What wraps the state wraps this, too.
     """
 
     reset: ResetFn
@@ -133,7 +127,7 @@ class Env(NamedTuple):
     params: PyTree
     observation_space: Space
     action_space: Space
-    render: RenderFn | None = None
+    render: Any = None
 
 
 class Network(NamedTuple):
