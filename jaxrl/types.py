@@ -103,13 +103,11 @@ def item(data: PyTree) -> PyTree:
 class ResetFn(Protocol):
     def __call__(self, key: Array, params: PyTree) -> tuple[PyTree, PyTree]:
         """Starts an episode of one environment. Returns `state, observation`."""
-        ...
 
 
 class StepFn(Protocol):
     def __call__(self, key: Array, state: PyTree, action: PyTree, params: PyTree) -> tuple[PyTree, TimeStep]:
         """Advances one environment; never resets it. `state` keeps its structure, shapes and dtypes."""
-        ...
 
 
 class Env(NamedTuple):
