@@ -467,7 +467,9 @@ def test_diagnostic_environments():
 
     for probe, result in probing.learn(make, False, num_seeds=2).items():
         if probe != "memory":
-            assert (np.abs(result.values - result.exact) < 0.15).all(), (probe, result.values, result.exact)
+            begins = slice(1) if probe == "discount" else slice(None)  # no segment begins at its second observation
+            errors = np.abs(result.values - result.exact)[begins]
+            assert (errors < 0.15).all(), (probe, result.values, result.exact)
             assert (result.right > 0.9).all(), (probe, result.right)
 
 

@@ -95,10 +95,9 @@ def from_dataset(settings: Any) -> Program:
         draw = lambda _: data  # noqa: E731
     updates, chunks = plan(options["updates"], 1, options.get("updates_per_chunk"))
     size, count = options["batch_size"] // options["devices"], options["devices"]
-    looks_up = AGENTS[settings.agent_name].looks_up
 
     def loop(data: Any) -> Any:
-        shared = trajectories(data) if looks_up else None
+        shared = trajectories(data) if AGENTS[settings.agent_name].looks_up else None
         return hosts.spread(offline(settings.agent, data, batch_size=size, shared=shared), count)
 
     return Program(loop, data, draw, updates, updates, updates * chunks, options["updates"], "updates", [note])
