@@ -68,6 +68,7 @@ IMPORTERS = {  # who may import a module by a name: those in our own tables, and
     "jaxrl/cli/environment.py",
     "envs/__init__.py",
     "envs/adapter.py",
+    "envs/gymnax.py",
     "envs/registry.py",
 }
 FILES = [*ROOT.glob("jaxrl/**/*.py"), *ROOT.glob("envs/**/*.py")]

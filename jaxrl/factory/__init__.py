@@ -54,6 +54,8 @@ AGENTS: dict[str, Recipe] = {
     "ppo": Recipe(on_policy.build_ppo),
     "mdpo": Recipe(on_policy.build_mdpo),
     "props": Recipe(on_policy.build_props),
+    "hierarchical": Recipe(hierarchy.build_hierarchical),
+    "option_critic": Recipe(hierarchy.build_option_critic),
     "pqn": Recipe(value_based.build_pqn, online.on_explored_rollouts),
     "dqn": _replayed(value_based.build_dqn, online.epsilon_greedy),
     "c51": _replayed(value_based.build_dqn, online.epsilon_greedy, distribution="categorical"),
@@ -99,8 +101,6 @@ AGENTS: dict[str, Recipe] = {
     ),
     "hiql": _of_goals(goals.build_hiql, goals.relabeled_in_levels),
     "ota": _of_goals(goals.build_hiql, goals.relabeled_in_levels, option_value=True),
-    "hierarchical": Recipe(hierarchy.build_hierarchical),
-    "option_critic": Recipe(hierarchy.build_option_critic),
     "diayn": Recipe(skills.build_diayn, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.1}),
     "metra": Recipe(skills.build_metra, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.01}),
 }
