@@ -52,13 +52,14 @@ def main(system: str, title: str, paper: str, script: str, experiments: dict[str
       experiments: name -> function that returns the fields of an experiment but for name, seconds and machine.
     """
     path = DOCS / f"{pathlib.Path(script).stem}.json"
-    kept = {x["name"]: x for x in json.loads(path.read_text())["experiments"]} if path.exists() else {}
     for name in sys.argv[1:] or experiments:
         started = time.time()
         result = experiments[name]()
         result = {"name": name, **result, "seconds": round(time.time() - started, 1), "machine": machine()}
-        kept[name] = result
         report(result)
+        # Read as late as this: other experiments may have ended meanwhile, in a process beside this one.
+        kept = {x["name"]: x for x in json.loads(path.read_text())["experiments"]} if path.exists() else {}
+        kept[name] = result
         DOCS.mkdir(parents=True, exist_ok=True)
         everything = {
             "system": system,
