@@ -92,11 +92,7 @@ def child(side, name):
 
 def measure(side, name, cache):
     python = speed.peer_python(side) if side in speed.PEERS else sys.executable
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    environment = speed.caching_in(cache)
     command = [python, __file__, "--child", side, name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:

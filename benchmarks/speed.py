@@ -156,6 +156,15 @@ def peer_python(name):
     return str(python)
 
 
+def caching_in(folder):
+    """The environment of a process whose persistent compilation cache is a folder, for programs of any size."""
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def compare(name, sides, repeats, shorter=1):
     """One row: {side: {"trace", "compile", "seconds", "returns"}}."""
     agent, env, num_envs, length, steps, settings = ROWS[name]

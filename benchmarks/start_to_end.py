@@ -31,19 +31,14 @@ def child(side, row, steps):
 
     agent, env, num_envs, length, _, settings = speed.ROWS[row]
     updates = -(-int(steps) // (num_envs * length))
-    train, score = speed.SIDES[side](agent, env, num_envs, length, updates * num_envs * length, settings)
-    result = jax.block_until_ready(jax.jit(train)(jax.random.key(0)))
-    del result, score
+    train, _ = speed.SIDES[side](agent, env, num_envs, length, updates * num_envs * length, settings)
+    jax.block_until_ready(jax.jit(train)(jax.random.key(0)))
 
 
 def process(side, row, steps, cache):
     """Seconds of a process, start and end included."""
     python = speed.peer_python(side) if side in speed.PEERS else sys.executable
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    environment = speed.caching_in(cache)
     begin = time.perf_counter()
     subprocess.run([python, __file__, "--child", side, row, str(steps)], env=environment, check=True)
     return time.perf_counter() - begin
@@ -92,9 +87,9 @@ def main():
 
         (ROOT / "docs" / "start_to_end.json").write_text(json.dumps(results, indent=1) + "\n")
         machine = f"{len(os.sched_getaffinity(0))} CPU cores, jax {jax.__version__}"
-        head = f"# From the start of a process to the end of {STEPS:,} steps\n\nMade by `python benchmarks/start_to_end.py "
-        head += f"--write` on {machine}: PPO on CartPole with 4 and with 64 environments, whole processes in turns, without "
-        head += "(cold) and with (warm) a filled persistent cache.\n\n"
+        head = f"# From the start of a process to the end of {STEPS:,} steps\n\nMade by "
+        head += f"`python benchmarks/start_to_end.py --write` on {machine}: PPO on CartPole with 4 and with 64 "
+        head += "environments, whole processes in turns, without (cold) and with (warm) a filled persistent cache.\n\n"
         (ROOT / "docs" / "start_to_end.md").write_text(head + table(results))
 
 

@@ -37,7 +37,7 @@ def make_gymnax(name: str, **params: Any) -> Env:
       ValueError: a parameter that is neither, or a value that does not fit its field.
       OSError: MNISTBandit-bsuite without a network.
     """
-    with _postponed("seaborn", "matplotlib.pyplot"):  # for its pictures alone, and slower to import than jax
+    with _postponed("seaborn", "matplotlib.pyplot"):  # which its pictures alone need
         import gymnax
 
     try:

@@ -24,6 +24,7 @@ import numpy as np
 import pages
 
 import jaxrl
+from jaxrl.keys import is_key
 
 COMMON = "--seed 3 --episodes 4 --checkpoint-minutes 0 --keep 2"
 PPO = f"--num-envs 16 --unroll-length 32 --num-minibatches 4 {COMMON}"
@@ -55,8 +56,7 @@ def outcome(run, env=None):
     restored = jaxrl.restore(run, env)
     digest = hashlib.sha256(str(restored.steps).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(restored.state):
-        is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        array = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
         digest.update(f"{path} {array.dtype} {array.shape}".encode() + array.tobytes())
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rows = [{name: value for name, value in row.items() if name not in TIMES} for row in rows]

@@ -15,9 +15,9 @@ from jaxrl.types import Agent, Array, Env, Metrics, PyTree, Transition
 def checked(agent: Agent, env: Env) -> Agent:
     """`agent`, which checks (`checkify.check`) each rollout: actions and observations of `env` are in their spaces.
 
-    After the rollout, all steps at once, because checks within the scan of steps cost as much as a small environment.
-    An observation with nan in it passes: the loops count those by themselves. A program with this agent has to go
-    through `checkify.checkify`, whose error then holds the first check that failed.
+    After the rollout, all steps at once: within the scan of steps a check costs more. An observation with nan in it
+    passes: the loops count those by themselves. A program with this agent has to go through `checkify.checkify`, whose
+    error then holds the first check that failed.
     """
 
     def observe(key: Array, state: PyTree, fresh: Transition) -> tuple[PyTree, Metrics]:

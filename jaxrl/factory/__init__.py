@@ -93,10 +93,10 @@ AGENTS: dict[str, Recipe] = {
     "odice": _replayed(offline_learners.build_odice, online.warm_up),
     "recoil": _from_data(offline_learners.build_recoil),
     "bc": _from_data(offline_learners.build_bc),
-    "gcbc": _of_goals(offline_learners.build_bc, goals.relabeled)._replace(
+    "gcbc": _of_goals(offline_learners.build_bc)._replace(
         numbers={"p_current": 0.0, "p_trajectory": 1.0, "goal_discount": 1.0}
     ),
-    "gciql": _of_goals(offline_learners.build_iql, goals.relabeled, layer_norm=True)._replace(
+    "gciql": _of_goals(offline_learners.build_iql, layer_norm=True)._replace(
         numbers={"expectile": 0.9}
     ),
     "hiql": _of_goals(goals.build_hiql, goals.relabeled_in_levels),

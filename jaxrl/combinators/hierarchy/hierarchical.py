@@ -30,6 +30,7 @@ from jaxrl.combinators.hierarchy.segments import (
     Segment,
     advanced,
     as_reward_model,
+    of_both,
     prefixed,
     written,
 )
@@ -232,11 +233,7 @@ def hierarchical(
             upper = upper._replace(action=relabel.action(salted(key, salt + 1), policy, traced))
         above, managed = manager.update(salted(key, salt), state.manager, upper)
         below, worked = worker.update(key, state.worker, lower)
-        # Replay outside has one priority for a row: the worker's, who learns from all of them.
-        priority = {"priority": worked.pop("priority")} if "priority" in worked else {}
-        managed = {name: x for name, x in managed.items() if name != "priority"}
-        metrics = merge_metrics(prefixed("manager", managed), prefixed("worker", worked), priority)
-        return state._replace(manager=above, worker=below), metrics
+        return state._replace(manager=above, worker=below), of_both("manager", managed, "worker", worked)
 
     def actor(state: HierarchicalState) -> HierarchicalState:
         return state._replace(manager=manager.actor(state.manager), worker=worker.actor(state.worker))

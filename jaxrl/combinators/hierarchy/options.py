@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxrl.combinators.hierarchy.segments import prefixed
+from jaxrl.combinators.hierarchy.segments import of_both
 from jaxrl.combinators.hierarchy.switch import one_hot, switch
 from jaxrl.combinators.lift import salted
 from jaxrl.distributions import categorical
@@ -193,11 +193,7 @@ def options(
             upper, lower = views(salted(key, SALT + 2), state, data)
             above, gated = learn_gate(salted(key, SALT), state.gate, upper)
             below, worked = learn_worker(key, state.worker, lower)
-            # Replay outside has one priority for a row: the worker's.
-            priority = {"priority": worked.pop("priority")} if "priority" in worked else {}
-            gated = {name: x for name, x in gated.items() if name != "priority"}
-            metrics = merge_metrics(prefixed("gate", gated), prefixed("worker", worked), priority)
-            return state._replace(gate=above, worker=below), metrics
+            return state._replace(gate=above, worker=below), of_both("gate", gated, "worker", worked)
 
         return learning
 

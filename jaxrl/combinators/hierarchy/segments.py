@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.loop import merge_metrics
 from jaxrl.rewards.core import RewardModel
 from jaxrl.types import Array, Metrics, PyTree, Transition, num_steps
 
@@ -90,6 +91,13 @@ def as_reward_model(intrinsic: Any) -> RewardModel:
 def prefixed(name: str, metrics: Metrics) -> Metrics:
     """Metrics as those of a part."""
     return {f"{name}/{k}": x for k, x in metrics.items()}
+
+
+def of_both(upper: str, above: Metrics, lower: str, below: Metrics) -> Metrics:
+    """Metrics of two parts. Replay outside has one priority for a row: the lower part's, which learns from all."""
+    priority = {"priority": below["priority"]} if "priority" in below else {}
+    above, below = ({k: x for k, x in part.items() if k != "priority"} for part in (above, below))
+    return merge_metrics(prefixed(upper, above), prefixed(lower, below), priority)
 
 
 def written(trace: PyTree, index: Array, step: PyTree) -> PyTree:
