@@ -37,9 +37,10 @@ def problems(env: Env, *, num_steps: int = 64, key: Array | None = None) -> list
 
     Looked at: the bundle (kinds, signatures, static spaces, numeric params); whether `reset` and `step` can be traced
     and mapped (over params too), use no key twice, and give the same program when traced again; what they return,
-    against the spaces and against each other; then, in a run, whether values are finite and inside the space, whether
-    a second run is the same, whether a step resets by itself, whether a counter in the state would wrap or stand still
-    before it ends an episode, and whether an index is out of its array.
+    against the spaces and against each other, with a row an agent where rewards are [A]; then, in a run, whether
+    values are finite and inside the space, whether a second run is the same, whether a step resets by itself, whether
+    a counter in the state would wrap or stand still before it ends an episode, and whether an index is out of its
+    array.
 
     Args:
       num_steps: length of the run; what happens at ends of episodes is seen only if there are some within it.
@@ -99,6 +100,8 @@ def _space(name: str, space: Any) -> list[str]:
         return [line for key, inner in space.items for line in _space(f"{name}[{key!r}]", inner)]
     if isinstance(space, spaces.Tuple):
         return [line for i, inner in enumerate(space.spaces) for line in _space(f"{name}[{i}]", inner)]
+    if isinstance(space, spaces.Repeated):
+        return _space(f"{name}.space", space.space)
     try:
         hash(space)
     except TypeError:

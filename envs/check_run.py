@@ -76,7 +76,7 @@ def _play(env: Env, num_steps: int, key: Array, params: PyTree, held: list) -> R
         first, (state, observation), age = carry
         before = check_silent.hold(state, held), observation
         action_keys, step_keys, reset_keys = keys
-        action = jax.vmap(lambda k, o: _action(env, k, o))(action_keys, before[1])
+        action = jax.vmap(lambda k, o: _action(env.action_space, k, o))(action_keys, before[1])
         after, timestep = step(step_keys, before[0], action, params)
         fresh = reset(reset_keys, params)
         ended = is_last(timestep).reshape(_NUM_ENVS, -1).all(axis=1)
@@ -99,12 +99,17 @@ def _options() -> dict:
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
 
 
-def _action(env: Env, key: Array, observation: PyTree) -> PyTree:
-    """A random action, a legal one where the observation has a mask for a discrete action."""
-    if isinstance(env.action_space, spaces.Discrete) and isinstance(observation, dict) and "action_mask" in observation:
+def _action(space: spaces.Space, key: Array, observation: PyTree) -> PyTree:
+    """A random action, a legal one where the observation (an agent's own, of several) has a mask for a discrete one."""
+    if isinstance(space, spaces.Repeated) and not isinstance(observation, tuple):
+        return jax.vmap(lambda k, o: _action(space.space, k, o))(jax.random.split(key, space.num), observation)
+    if isinstance(space, spaces.Tuple) and isinstance(observation, tuple):
+        keys = jax.random.split(key, len(space.spaces))
+        return tuple(map(_action, space.spaces, keys, observation))
+    if isinstance(space, spaces.Discrete) and isinstance(observation, dict) and "action_mask" in observation:
         legal = jnp.where(observation["action_mask"], 0.0, -1e9)
-        return jax.random.categorical(key, legal).astype(env.action_space.dtype)
-    return _sample(env.action_space, key)
+        return jax.random.categorical(key, legal).astype(space.dtype)
+    return _sample(space, key)
 
 
 def _sample(space: spaces.Space, key: Array) -> PyTree:
@@ -113,6 +118,8 @@ def _sample(space: spaces.Space, key: Array) -> PyTree:
         return {name: _sample(s, k) for (name, s), k in zip(space.items, jax.random.split(key, len(space.items)))}
     if isinstance(space, spaces.Tuple):
         return tuple(_sample(s, k) for s, k in zip(space.spaces, jax.random.split(key, len(space.spaces))))
+    if isinstance(space, spaces.Repeated):
+        return jax.vmap(lambda k: _sample(space.space, k))(jax.random.split(key, space.num))
     if not isinstance(space, spaces.Box):
         return space.sample(key)
     key, corner_key = jax.random.split(key)
@@ -132,6 +139,8 @@ def _values(source: str, space: spaces.Space, x: PyTree, age: np.ndarray, path: 
         return [line for key, s in space.items for line in _values(source, s, x[key], age, f"{path}[{key!r}]")]
     if isinstance(space, spaces.Tuple):
         return [line for i, s in enumerate(space.spaces) for line in _values(source, s, x[i], age, f"{path}[{i}]")]
+    if isinstance(space, spaces.Repeated):
+        return _values(source, spaces.stacked(space), x, age, path)
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(b) for b in space.bounds())
     else:

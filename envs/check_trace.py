@@ -47,6 +47,7 @@ def _returns(env: Env, key: Array) -> tuple[list[str], tuple | None]:
     if not isinstance(timestep, TimeStep):
         return [*found, f"step returns state and a value {kind(timestep)}, must return state, TimeStep"], None
     found += _observation("step", env.observation_space, timestep.observation) + _outcome(timestep)
+    found += _agents(env, timestep)
     changes = _changes(state, then)
     return found + changes, None if changes else (state, action)
 
@@ -73,6 +74,8 @@ def _observation(source: str, space: spaces.Space, x: PyTree, path: str = "") ->
             has = f"a tuple of {len(x)}" if isinstance(x, tuple) else kind(x)
             return [f"{name} is {has}, its space is a Tuple of {len(space.spaces)}"]
         return [line for i, s in enumerate(space.spaces) for line in _observation(source, s, x[i], f"{path}[{i}]")]
+    if isinstance(space, spaces.Repeated):
+        return _observation(source, spaces.stacked(space), x, path)
     if not _is_array(x):
         return [f"{name} is {kind(x)}, must be one array, as its space {space} says"]
     found = []
@@ -115,6 +118,39 @@ def _outcome(timestep: TimeStep) -> list[str]:
             has = getattr(value, "shape", kind(value))
             found.append(f"step: extras[{name!r}] has shape {has}, must be a scalar or have the shape of the reward")
     return found
+
+
+def _agents(env: Env, timestep: TimeStep) -> list[str]:
+    """Where a reward is [A]: one action, one observation, and one row of every extra, an agent."""
+    if not _is_array(timestep.reward) or timestep.reward.ndim > 1:
+        return []  # said already
+    num = timestep.reward.shape[0] if timestep.reward.shape else 1
+    kinds = {"action_space": env.action_space, "observation_space": env.observation_space}
+    sizes = {name: _num_items(space) for name, space in kinds.items()}
+    if num == 1:
+        many = isinstance(env.action_space, spaces.Repeated)
+        return [
+            f"step: reward has shape (), must be [{sizes['action_space']}] as actions are {env.action_space}"
+        ] * many
+    found = [
+        f"{name} is {kinds[name]}, must be a Repeated or a Tuple of {num} spaces, as the reward is of {num} agents"
+        for name, size in sizes.items()
+        if size != num
+    ]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(timestep.extras):
+        alone = path[0].key in _ROWS and leaf.shape == ()
+        if not alone and leaf.shape[:1] != (num,):
+            found.append(
+                f"step: extras{jax.tree_util.keystr(path)} has shape {leaf.shape}, must be [{num}, ...]: a row an agent"
+            )
+    return found
+
+
+def _num_items(space: spaces.Space) -> int:
+    """For how many agents values of a space are."""
+    if isinstance(space, spaces.Repeated):
+        return space.num
+    return len(space.spaces) if isinstance(space, spaces.Tuple) else 1
 
 
 def _changes(state: PyTree, then: PyTree) -> list[str]:

@@ -30,11 +30,13 @@ def require_floats(space: spaces.Space, name: str, bounded: bool = False) -> Non
 
 
 def leaves(space: spaces.Space) -> list[spaces.Space]:
-    """The spaces that hold no others, in order."""
+    """The spaces that hold no others, in order; those of a repeated one as often."""
     if isinstance(space, spaces.Dict):
         return [leaf for _, s in space.items for leaf in leaves(s)]
     if isinstance(space, spaces.Tuple):
         return [leaf for s in space.spaces for leaf in leaves(s)]
+    if isinstance(space, spaces.Repeated):
+        return leaves(space.space) * space.num
     return [space]
 
 
@@ -48,6 +50,8 @@ def is_discrete(space: spaces.Space) -> bool:
 
 def map_space(fn: Callable, space: spaces.Space, where: Callable = is_float) -> spaces.Space:
     """The space with `fn(leaf)` in place of the leaves for which `where(leaf)` holds."""
+    if isinstance(space, spaces.Repeated):
+        return spaces.Repeated(map_space(fn, space.space, where), space.num)
     if isinstance(space, spaces.Dict):
         return spaces.Dict({name: map_space(fn, s, where) for name, s in space.items})
     if isinstance(space, spaces.Tuple):
@@ -61,6 +65,8 @@ def map_values(fn: Callable, space: spaces.Space, x: PyTree, where: Callable = i
         return {name: map_values(fn, s, x[name], where) for name, s in space.items}
     if isinstance(space, spaces.Tuple):
         return tuple(map_values(fn, s, v, where) for s, v in zip(space.spaces, x, strict=True))
+    if isinstance(space, spaces.Repeated):
+        return jax.vmap(lambda item: map_values(fn, space.space, item, where))(x)
     return fn(space, x) if where(space) else x
 
 
@@ -76,6 +82,7 @@ def clip(space: spaces.Space, x: PyTree) -> PyTree:
 
 def add_noise(key: Array, space: spaces.Space, x: PyTree, std: Array | float) -> PyTree:
     """Independent Gaussian noise on every float entry."""
+    space = spaces.stacked(space)
     keys = iter(jax.random.split(key, len(leaves(space))))
     return map_values(lambda s, v: v + std * jax.random.normal(next(keys), s.shape, s.dtype), space, x)
 
@@ -93,6 +100,8 @@ def flatten(space: spaces.Space, x: PyTree) -> Array:
         return jnp.concatenate([flatten(s, x[name]) for name, s in space.items])
     if isinstance(space, spaces.Tuple):
         return jnp.concatenate([flatten(s, v) for s, v in zip(space.spaces, x, strict=True)])
+    if isinstance(space, spaces.Repeated):
+        return jax.vmap(lambda item: flatten(space.space, item))(x).reshape(-1)
     if isinstance(space, spaces.Discrete):
         return jax.nn.one_hot(x, space.n)
     if isinstance(space, spaces.MultiDiscrete):

@@ -167,7 +167,39 @@ class Tuple:
         return jnp.all(jnp.array([space.contains(v) for space, v in zip(self.spaces, x)]))
 
 
-Space = Union[Discrete, MultiDiscrete, Box, Dict, Tuple]
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """`num` items of one space along a leading axis, [num, ...] in every leaf: those of agents that are alike.
+
+    Raises:
+      ValueError: if num < 1.
+    """
+
+    space: "Space"
+    num: int
+
+    def __post_init__(self):
+        if self.num < 1:
+            raise ValueError(f"Repeated: num is {self.num}, must be >= 1")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a value, where the space is not a Dict or Tuple."""
+        return (self.num, *self.space.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.space.dtype
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()):
+        """Leaves [*shape, num, ...], each item uniform."""
+        return self.space.sample(key, (*shape, self.num))
+
+    def contains(self, x) -> jax.Array:
+        return jnp.all(jax.vmap(self.space.contains)(x))
+
+
+Space = Union[Discrete, MultiDiscrete, Box, Dict, Tuple, Repeated]
 
 
 def zeros(space: Space):
@@ -176,7 +208,27 @@ def zeros(space: Space):
         return {name: zeros(s) for name, s in space.items}
     if isinstance(space, Tuple):
         return tuple(zeros(s) for s in space.spaces)
+    if isinstance(space, Repeated):
+        return jax.tree.map(lambda x: jnp.zeros((space.num, *x.shape), x.dtype), zeros(space.space))
     return jnp.zeros(space.shape, space.dtype)
+
+
+def stacked(space: Space, *axes: int) -> Space:
+    """The space of the same values without `Repeated`: boxes [*axes, num, ...], of integers for discrete parts."""
+    if isinstance(space, Repeated):
+        return stacked(space.space, *axes, space.num)
+    if isinstance(space, Dict):
+        return Dict({name: stacked(s, *axes) for name, s in space.items})
+    if isinstance(space, Tuple):
+        return Tuple(tuple(stacked(s, *axes) for s in space.spaces))
+    if not axes:
+        return space
+    if isinstance(space, Box):
+        low, high = space.low, space.high
+    else:
+        low, high = 0, np.asarray(space.n if isinstance(space, Discrete) else space.nvec) - 1
+    low, high = (np.broadcast_to(np.asarray(b, float), (*axes, *space.shape)) for b in (low, high))
+    return Box(low, high, low.shape, space.dtype)
 
 
 def _hashable(bound):

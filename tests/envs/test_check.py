@@ -174,6 +174,28 @@ def two_agents():
     return Env(reset, step, {"unused": 1.0}, space, spaces.Tuple((spaces.Discrete(2), spaces.Box(-1.0, 1.0, (2,)))))
 
 
+def three_agents(extras=None, actions=None, reward=jnp.ones(3), legal=True):
+    """Agents that are alike: the first may only act 0, and each is out at a time of its own."""
+
+    def observe(time):
+        mask = jnp.array([[True, False], [True, True], [True, True]])
+        return {"observation": jnp.full((3, 2), time / 9), "action_mask": mask}
+
+    def reset(key, params):
+        return jnp.int32(0), observe(jnp.int32(0))
+
+    def step(key, time, action, params):
+        time = time + 1
+        paid = jnp.where(legal & (jnp.atleast_1d(action)[0] == 1), jnp.nan, reward)
+        ends = jnp.broadcast_to(time >= jnp.array([4, 6, 8]), (3,))
+        ends = ends if jnp.ndim(reward) else jnp.all(ends)
+        return time, TimeStep(observe(time), paid, ends, jnp.zeros_like(ends), {"cost": jnp.ones(3)} | (extras or {}))
+
+    space = spaces.Dict({"observation": spaces.Box(0.0, 1.0, (2,)), "action_mask": spaces.Box(0, 1, (2,), "bool")})
+    actions = spaces.Repeated(spaces.Discrete(2), 3) if actions is None else actions
+    return Env(reset, step, {"unused": 1.0}, spaces.Repeated(space, 3), actions)
+
+
 def masked_walk():
     """An illegal action gives NaN, so the run must take legal ones only."""
 
@@ -233,8 +255,22 @@ ODD = (
     key_in_state,
     absorbing,
     two_agents,
+    three_agents,
     masked_walk,
 )
+
+
+def test_a_row_an_agent():
+    [line] = problems(three_agents({"state": jnp.zeros(2)}))
+    assert line == "step: extras['state'] has shape (2,), must be [3, ...]: a row an agent"
+    assert problems(three_agents({"num_steps": jnp.float32(1)})) == []
+    [line] = problems(three_agents(actions=spaces.MultiDiscrete((2, 2, 2))))
+    assert line.startswith("action_space is MultiDiscrete") and "Repeated or a Tuple of 3 spaces" in line
+    [line] = problems(three_agents(reward=jnp.float32(1)))
+    assert line.startswith("step: reward has shape (), must be [3] as actions are Repeated")
+    env = three_agents()
+    lines = problems(env._replace(observation_space=spaces.Repeated(env.observation_space.space, 2)))
+    assert any("observation_space is Repeated" in line and "of 3 spaces" in line for line in lines)
 
 
 @pytest.mark.parametrize("make", [malformed.walk, *ODD], ids=lambda f: f.__name__)
