@@ -23,10 +23,17 @@ def folder(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before fixtures: most programs here run for a moment, and two thirds of their time goes into optimizing them.
+
+    Results are the same to rounding. Tests marked slow, or `optimized`, compile as users do; so do processes they start.
+    """
+    quick = not any(item.get_closest_marker(name) for name in ("slow", "optimized"))
+    jax.config.update("jax_disable_most_optimizations", quick)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick).lower()
+
+
+@pytest.fixture
 def quick_compilation():
-    """For modules of many programs that each run for a moment: two thirds of the time, and results to rounding."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    """The default."""

@@ -243,7 +243,7 @@ def goals():
     table, errors = [], {}
     where = jnp.repeat(jnp.asarray(CELLS, jnp.float32) + 0.5, 2, axis=0)  # [G, 2]
     goal = jnp.concatenate([where, jnp.zeros_like(where)], -1)  # at rest there
-    for name, (model, _, _) in METHODS.items():
+    for name, (model, *_) in METHODS.items():
         inner, states = learner(name), best(name)
         toward = choose_skills(inner, lambda state, observation, model=model: model.toward(state, observation, goal))
         for way, agent in (("toward the goal", toward), ("at random", with_skills(inner, model))):

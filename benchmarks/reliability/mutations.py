@@ -17,6 +17,8 @@ import tempfile
 import time
 
 from planted import MUTATIONS, Mutation
+from planted_hierarchy import HIERARCHIES
+from planted_skills import SKILLS
 from planted_survival import SURVIVAL
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -61,7 +63,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
     words = parser.parse_args().words
-    chosen = [m for m in MUTATIONS + SURVIVAL if not words or any(word in m.name for word in words)]
+    planted = MUTATIONS + SURVIVAL + HIERARCHIES + SKILLS
+    chosen = [m for m in planted if not words or any(word in m.name for word in words)]
     print("| planted bug | in | caught | by | s |\n|---|---|---|---|---|")
     survivors = 0
     for mutation in chosen:
