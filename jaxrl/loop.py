@@ -68,7 +68,7 @@ def online(
     def init(key: Array, hparams: PyTree = None) -> LoopState:
         key, agent_key, start_key, curriculum_key, params_key = jax.random.split(typed(key, "online"), 5)
         hparams = agent.hparams if hparams is None else hparams
-        agent_state = agent.init(agent_key, hparams, example_data(env, num_envs, unroll_length))
+        agent_state = agent.init(agent_key, hparams, example_data(env, num_envs, unroll_length, episodic))
         teacher, params = (), env.params
         if curriculum is not None:
             teacher = curriculum.init(curriculum_key, env.params)
@@ -179,11 +179,14 @@ def run(loop: Loop, state: Any, num_updates: int) -> tuple[Any, Metrics]:
     return jax.lax.scan(lambda state, _: loop.step(state), state, length=num_updates)
 
 
-def example_data(env: Env, num_envs: int, unroll_length: int) -> Transition:
+def example_data(env: Env, num_envs: int, unroll_length: int, episodic: bool = False) -> Transition:
     """Zeros [T, N, ...] of the shapes and dtypes that the loop records (what `act` adds is not in them)."""
     observation = jax.eval_shape(env.reset, jax.random.key(0), env.params)[1]
     timestep = timestep_shape(env, env.params)
     action = jax.eval_shape(lambda: zeros(env.action_space))
+    weight = {}
+    if timestep.reward.shape or episodic:  # who is out has rows of weight 0
+        weight["weight"] = jax.ShapeDtypeStruct(timestep.reward.shape, jnp.float32)
     one = Transition(
         observation,
         action,
@@ -191,7 +194,7 @@ def example_data(env: Env, num_envs: int, unroll_length: int) -> Transition:
         timestep.terminated,
         timestep.truncated,
         timestep.observation,
-        timestep.extras,
+        {**timestep.extras, **weight},
     )
     return jax.tree.map(lambda x: jnp.zeros((unroll_length, num_envs, *x.shape), x.dtype), one)
 
