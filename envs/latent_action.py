@@ -10,7 +10,7 @@ import jax
 from jaxrl.spaces import Space
 from jaxrl.types import Env, PyTree
 
-_SALT = 0x7A5F00  # the environment inside gets the caller's key untouched
+_SALT = 0x7A5F00  # and 1 more for each one inside: the environment there gets the caller's key untouched
 
 
 class LatentActionParams(NamedTuple):
@@ -35,14 +35,21 @@ def latent_action(env: Env, decode: Callable, decoder: PyTree, space: Space) -> 
       decoder: traced, in `Env.params`: decoders of several seeds are one `vmap` over `LatentActionParams`.
       space: of z.
     """
+    salt = _SALT + _levels(env.params)
 
     def reset(key, params):
         state, observation = env.reset(key, params.env)
         return LatentActionState(state, observation), observation
 
     def step(key, state, action, params):
-        made = decode(jax.random.fold_in(key, _SALT), params.decoder, state.observation, action)
+        made = decode(jax.random.fold_in(key, salt), params.decoder, state.observation, action)
         inner, timestep = env.step(key, state.env, made, params.env)
         return LatentActionState(inner, timestep.observation), timestep
 
     return Env(reset, step, LatentActionParams(env.params, decoder), env.observation_space, space)
+
+
+def _levels(params: PyTree) -> int:
+    """How many environments with latent actions an environment of these params is or has inside."""
+    nested = jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, LatentActionParams))
+    return sum(1 + _levels(x.env) for x in nested if isinstance(x, LatentActionParams))

@@ -13,11 +13,13 @@ import toys
 import jaxrl
 from jaxrl import key_reuse
 from jaxrl.agents.ppo import PPOHparams, ppo
+from jaxrl.combinators.frozen import frozen
 from jaxrl.combinators.hierarchy import HierarchicalHparams, Levels, correction, hierarchical, hindsight, scripted
 from jaxrl.combinators.hierarchy.hierarchical import SALT
 from jaxrl.combinators.lift import salted
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
+from jaxrl.rewards import RewardModel
 from jaxrl.spaces import Box, Discrete
 from jaxrl.tree import edit_hparams, get_field, replace_fields
 from jaxrl.types import Agent, Env, TimeStep, Transition, no_memory
@@ -133,6 +135,7 @@ def test_segments_are_those_of_a_plain_loop(played):
                 np.testing.assert_allclose(upper.reward[t, i], total, rtol=1e-5, atol=1e-5)
     inside = (upper.extras["weight"] > 0) & upper.truncated & (upper.extras["num_steps"] == 1)
     assert ends > 40 and inside.any(), "an episode is truncated within a period"
+    assert len(np.unique(data.extras["segment"].draw)) == data.reward.size, "a chance to stop in every step"
 
 
 def test_what_is_recorded_is_kept_apart(played):
@@ -148,6 +151,108 @@ def test_shuffled_rows_are_learned_from_as_in_their_rollout(played):
     """`update` is a function of the row."""
     _, (_, *shuffled), again = played
     jax.tree.map(np.testing.assert_array_equal, tuple(shuffled), again)
+
+
+def walker():
+    """A place on a line that actions move along, with noise; nothing is paid and nothing ends."""
+
+    def reset(key, params):
+        place = jax.random.uniform(key, (1,))
+        return place, place
+
+    def step(key, state, action, params):
+        place = state + action + 0.1 * jax.random.normal(key, (1,))
+        return place, TimeStep(place, jnp.float32(0.0), jnp.bool_(False), jnp.bool_(False))
+
+    return Env(reset, step, (), Box(-9.0, 9.0, (1,)), Box(-1.0, 1.0, (1,)))
+
+
+def test_relative_goals_stay_where_they_are():
+    """A goal is where its segment began and what the manager said then: for what the worker sees in every step, for the
+    successor, for its reward, and for the end."""
+    env = walker()
+    kept = hierarchies.keeper(1, "done")
+    toward = scripted(lambda key, seen: jnp.clip(seen[:, 1:] - seen[:, :1], -0.5, 0.5)).act
+    agent = hierarchical(
+        scripted(lambda key, seen: jax.random.uniform(key, (seen.shape[0], 1), minval=-2.0, maxval=2.0)),
+        kept._replace(act=toward),
+        goal_space=Box(-2.0, 2.0, (1,)),
+        embed=lambda observation, goal: jnp.concatenate([observation, goal], -1),
+        period=3,
+        stop=lambda observation, goal: jnp.abs(observation - goal)[..., 0] < 0.2,
+        intrinsic=lambda step, goal: goal[..., 0],
+        resolve=lambda begin, said: begin + said,
+    )
+
+    @jax.jit
+    def play(key):
+        state = agent.init(key, agent.hparams, example_data(env, 3, 30))
+        data = rollout(key, agent, state, env, start(key, agent, state, env, env.params, 3), 30)[1]
+        return data, agent.update(key, state, data)[0].worker.data
+
+    data, lower = jax.tree.map(np.asarray, play(KEY))
+    segment = data.extras["segment"]
+    begin = data.observation[np.arange(30)[:, None] - segment.age, np.arange(3)]
+    np.testing.assert_array_equal(segment.start, begin)
+    goal = begin + segment.action
+    np.testing.assert_array_equal(lower.observation, np.concatenate([data.observation, goal], -1))
+    np.testing.assert_array_equal(lower.next_observation, np.concatenate([data.next_observation, goal], -1))
+    np.testing.assert_allclose(data.action, np.clip(goal - data.observation, -0.5, 0.5), atol=1e-6)
+    np.testing.assert_array_equal(lower.reward, goal[..., 0])
+    there = np.abs(data.next_observation - goal)[..., 0] < 0.2
+    np.testing.assert_array_equal(lower.terminated, there)
+    np.testing.assert_array_equal(lower.truncated, there | (segment.age == 2))
+    assert there.any() and (~there & (segment.age == 2)).any()
+
+
+def test_a_worker_forgets_with_every_goal():
+    """Its memory counts its steps: those of the segment, of 2 or 3."""
+    env = toys.clock(7)
+    idle = scripted(lambda key, seen: jax.random.randint(key, (seen.shape[0],), 0, 2))
+    agent = hierarchical(
+        idle, toys.counting_agent(), goal_space=Discrete(2), embed=lambda observation, goal: observation, period=period
+    )
+
+    @jax.jit
+    def play(key):
+        state = agent.init(key, agent.hparams, example_data(env, 3, 20))
+        return rollout(key, agent, state, env, start(key, agent, state, env, env.params, 3), 20)[1]
+
+    data = play(KEY)
+    np.testing.assert_array_equal(data.extras["worker"]["count"], data.extras["segment"].age)
+    assert set(np.unique(data.extras["segment"].age)) == {0, 1, 2}
+
+
+def test_acting_greedily_it_stops_where_that_is_likely():
+    chance = jnp.array([0.4, 0.6])
+    agent = hierarchical(
+        scripted(lambda key, seen: jnp.zeros(seen.shape[0], jnp.int32)),
+        toys.counting_agent(),
+        goal_space=Discrete(1),
+        embed=lambda observation, goal: observation,
+        period=9,
+        stop=lambda observation, goal: chance,
+    )
+    data = example_data(toys.clock(), 2, 1)
+    state, step = agent.init(KEY, agent.hparams, data), jax.tree.map(lambda x: x[0], data)
+    memory, action, extras = agent.act_greedy(
+        KEY, state, agent.init_memory(KEY, state, step.observation), step.observation
+    )
+    assert agent.remember(state, memory, step._replace(action=action, extras=extras)).ended.tolist() == [False, True]
+
+
+def test_a_learned_reward_is_that_of_today():
+    """`observe` teaches the reward model, which then says what the worker earns, by the goals of the rows."""
+    model = RewardModel(
+        lambda key, hparams, example: jnp.float32(0.0),
+        lambda state, data: state + data.extras["goal"][..., 0],
+        lambda key, state, data: (state + jnp.sum(data.extras["goal"]), {"sum": jnp.sum(data.extras["goal"])}),
+    )
+    agent = relabelled(None, hierarchies.keeper(1, "done"), intrinsic=model)
+    data = line_data(())
+    state, metrics = agent.observe(KEY, agent.init(KEY, agent.hparams, data), data)
+    assert metrics["reward/sum"] == 6.0  # both rows have the goal 1 + 2
+    np.testing.assert_array_equal(agent.update(KEY, state, data)[0].worker.data.reward, [9.0, 9.0])
 
 
 # A chain 0 .. 5; goals say how far to the right; a step to the right pays its own number, the last state ends it.
@@ -362,11 +467,31 @@ def test_every_key_is_used_once_at_depth_three():
     assert key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
 
 
-def relabelled(relabel, **more):
+def test_a_frozen_hierarchy_has_keys_of_its_own():
+    """Below a manager, whose salt does not see how many levels are inside of it."""
+
+    def over(worker):
+        return hierarchical(
+            scripted(lambda key, seen: jax.random.randint(key, (seen.shape[0],), 0, 2)),
+            worker,
+            goal_space=Discrete(2),
+            embed=lambda observation, goal: observation,
+            period=2,
+        )
+
+    env = toys.clock(4)
+    inner = over(scripted(lambda key, seen: jax.random.randint(key, (seen.shape[0],), 0, 2)))
+    agent = over(frozen(inner, inner.init(KEY, inner.hparams, example_data(env, 2, 2))))
+    loop = jaxrl.online(agent, env, num_envs=2, unroll_length=2)
+    assert key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
+
+
+def relabelled(relabel, worker=None, **more):
     """A manager that asks for places on a line, a worker that goes as far as its goal says: four rows by hand."""
+    going = scripted(lambda key, observation: jnp.clip(observation[..., 1:] - observation[..., :1], -1.0, 1.0))
     agent = hierarchical(
         hierarchies.keeper(1, "chosen"),
-        scripted(lambda key, observation: jnp.clip(observation[..., 1:] - observation[..., :1], -1.0, 1.0)),
+        worker or going,
         goal_space=Box(-2.0, 2.0, (1,)),
         embed=lambda observation, goal: jnp.concatenate([observation, goal], -1),
         period=2,
@@ -415,6 +540,8 @@ def test_the_correction_chooses_the_goal_that_explains_what_was_done():
     data = data._replace(observation=jnp.ones((2, 1)), action=jnp.full((2, 1), 2.0), extras=extras)
     policy = lambda begin, action, seen: jnp.clip(begin + action - seen, -1.0, 1.0)  # noqa: E731
     np.testing.assert_allclose(relabel.action(KEY, policy, data), [[2.0], [1.25]])
+    wrong = data._replace(action=-data.action, next_observation=jnp.full((2, 1), 6.0))  # what was reached is too far
+    np.testing.assert_allclose(relabel.action(KEY, policy, wrong), [[2.0], [2.0]])
 
 
 def test_traces_hold_what_was_done_in_the_segment():

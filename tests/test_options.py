@@ -13,7 +13,7 @@ import jaxrl
 from jaxrl import key_reuse, networks
 from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.combinators.hierarchy import gate_policy, options, scripted, switch
-from jaxrl.combinators.hierarchy.options import Choice, OptionsHparams, call_and_return
+from jaxrl.combinators.hierarchy.options import Choice, OptionsHparams, call_and_return, row_keys
 from jaxrl.distributions import categorical, for_space
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
@@ -258,6 +258,22 @@ def test_every_key_is_used_once():
     agent, _ = small(env, separate=True)
     loop = jaxrl.online(agent, env, num_envs=2, unroll_length=2)
     assert key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
+
+
+def test_gates_of_two_levels_choose_apart():
+    """Options of options, at random: each level has keys of its own, or both would choose the same."""
+    env = toys.clock(4)
+    gate = scripted(lambda key, seen: jax.random.randint(key, (seen["option"].shape[0],), 0, 2))
+    agent = options(options(gate, gate, 2), gate, 2)
+    loop = jaxrl.online(agent, env, num_envs=2, unroll_length=2)
+    assert key_reuse.check(lambda key: jaxrl.run(loop, loop.init(key), 2), KEY) == []
+
+
+def test_rows_have_keys_of_their_own():
+    """By their place, whatever else is there."""
+    keys = jax.random.key_data(row_keys(KEY, (5, 3))).reshape(5, 3, -1)
+    assert len(np.unique(keys.reshape(15, -1), axis=0)) == 15
+    np.testing.assert_array_equal(jax.random.key_data(row_keys(KEY, (2, 2))).reshape(2, 2, -1), keys[:2, :2])
 
 
 def small(env, num_options=2, separate=False, width=32, **numbers):

@@ -10,7 +10,7 @@ import pytest
 import toys
 
 import jaxrl
-from jaxrl import buffers, networks
+from jaxrl import buffers, key_reuse, networks
 from jaxrl.agents.ppo import ppo
 from jaxrl.combinators.frozen import decoder, frozen
 from jaxrl.combinators.skills import WithSkillsState, choose_skills, join, joined_space, with_skills
@@ -310,8 +310,12 @@ def test_chosen_skills():
     _, action, _ = agent.act_greedy(KEY, agent.actor(state), memory, data.observation)
     np.testing.assert_allclose(action, np.tile([[1.2, 1.6]], (4, 1)), rtol=1e-5)
     assert agent.update(KEY, state, data) == (state, {})
-    still = frozen(follower(), state=jnp.float32(7.0))
+    seven = jnp.float32(7.0)
+    still = frozen(follower()._replace(observe=follower().update), state=seven)
     assert still.init(KEY, (), data) == 7.0 and still.update(KEY, jnp.float32(7.0), data)[0] == 7.0
+    assert still.observe(KEY, seven, data)[0] == 7.0
+    jax.jit(lambda state: state + 1, donate_argnums=0)(still.init(KEY, (), data))
+    assert seven == 7.0  # what a loop does with its state is nothing to the one that was given
     assert frozen(follower()).init(KEY, (), data) == 2.0
 
 
@@ -364,6 +368,23 @@ def test_latent_actions():
     long = play(repeat_action(homing, 2, discount=0.9), z, 3)
     np.testing.assert_array_equal(long.extras["num_steps"], [2, 2, 1])
     np.testing.assert_array_equal(long.truncated, [False, False, True])
+
+
+def test_decoders_take_the_mode_or_draw():
+    agent = follower()._replace(act=lambda key, state, memory, seen: (memory, jax.random.normal(key, (1, 2)), {}))
+    place, z = jnp.zeros(2), jnp.array([0.5, -1.0])
+    np.testing.assert_array_equal(decoder(agent, join)(KEY, jnp.float32(2.0), place, z), 2 * z)
+    draws = [decoder(agent, join, greedy=False)(k, jnp.float32(2.0), place, z) for k in jax.random.split(KEY)]
+    assert (draws[0] != draws[1]).all()
+
+
+def test_latent_actions_have_keys_of_their_own():
+    """Of each decoder, where one is inside of another, and of the environment."""
+    env = pushed()
+    for _ in range(2):
+        env = latent_action(env, lambda key, decoder, place, z: z + jax.random.normal(key, (2,)), (), Box(-2, 2, (2,)))
+    state = jax.eval_shape(env.reset, KEY, env.params)[0]
+    assert key_reuse.check(lambda key, state: env.step(key, state, jnp.zeros(2), env.params), KEY, state) == []
 
 
 def test_decoders_have_no_memory():

@@ -7,7 +7,10 @@ from typing import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxrl.combinators.lift import salted
 from jaxrl.types import Agent, Array, PyTree, nothing
+
+SALT = 0x400
 
 
 def frozen(agent: Agent, state: PyTree = None) -> Agent:
@@ -15,7 +18,8 @@ def frozen(agent: Agent, state: PyTree = None) -> Agent:
 
     Args:
       state: what `init` returns, of the agent trained elsewhere; its hyperparameters are then in it, and none are
-        left to give. None: what `agent.init` makes.
+        left to give. It acts with keys of its own, since combinators around it that salt theirs by what is inside no
+        longer see that. None: what `agent.init` makes.
     """
     still = agent._replace(update=nothing, observe=nothing)
     if state is None:
@@ -25,7 +29,16 @@ def frozen(agent: Agent, state: PyTree = None) -> Agent:
         del key, hparams, example
         return jax.tree.map(lambda x: jnp.array(x, copy=True), state)
 
-    return still._replace(init=init, hparams=())
+    def with_own_key(call: Callable) -> Callable:
+        return lambda key, *arguments: call(salted(key, SALT), *arguments)
+
+    return still._replace(
+        init=init,
+        init_memory=with_own_key(agent.init_memory),
+        act=with_own_key(agent.act),
+        act_greedy=with_own_key(agent.act_greedy),
+        hparams=(),
+    )
 
 
 def decoder(agent: Agent, join: Callable[[PyTree, PyTree], PyTree], *, greedy: bool = True) -> Callable:

@@ -30,10 +30,10 @@ from jaxrl.loop import merge_metrics
 from jaxrl.networks import policy, view
 from jaxrl.networks.core import map_outputs
 from jaxrl.spaces import Box, Dict, Space
-from jaxrl.tree import as_arrays, select
+from jaxrl.tree import as_arrays, find, select
 from jaxrl.types import Agent, Array, Metrics, Network, Policy, PyTree, Transition, weight
 
-SALT = 0x300
+SALT = 0x300  # and 4 numbers more for each level of options, as in `hierarchical`
 
 
 class OptionsHparams(NamedTuple):
@@ -102,16 +102,17 @@ def options(
         worker = switch(agents)
     else:
         raise ValueError(f"options: {len(agents)} agents for num_options {num_options}, must be as many")
+    salt = SALT + 4 * len(find(worker.hparams, GateAndWorker))
 
     def joined(observation: PyTree, option: Array) -> dict:
         return {"observation": observation, "option": option}
 
     def choose(key: Array, act: Any, state: OptionsState, observation: PyTree, option: Array):
         seen = joined(observation, option)
-        memory = gate.init_memory(salted(key, SALT + 1), state.gate, seen)
+        memory = gate.init_memory(salted(key, salt + 1), state.gate, seen)
         if jax.tree.leaves(memory):
             raise ValueError("options: the gate has memory, needs one that chooses by the observation alone")
-        return act(salted(key, SALT), state.gate, memory, seen)[1:]
+        return act(salted(key, salt), state.gate, memory, seen)[1:]
 
     def init(key: Array, hparams: GateAndWorker, example: Transition) -> OptionsState:
         if "option" not in example.extras:
@@ -121,14 +122,14 @@ def options(
             )
         state = OptionsState(as_arrays(hparams.own), (), ())
         return state._replace(
-            gate=gate.init(salted(key, SALT), hparams.gate, above(state, example)),
+            gate=gate.init(salted(key, salt), hparams.gate, above(state, example)),
             worker=worker.init(key, hparams.worker, below(example, example.extras["option"].action)),
         )
 
     def init_memory(key: Array, state: OptionsState, observation: PyTree) -> OptionsMemory:
         option = jnp.zeros((jax.tree.leaves(observation)[0].shape[0], num_options))
         seen = joined(observation, option)
-        upper = gate.init_memory(salted(key, SALT), state.gate, seen)
+        upper = gate.init_memory(salted(key, salt), state.gate, seen)
         return OptionsMemory(upper, worker.init_memory(key, state.worker, seen), option)
 
     def act(key: Array, state: OptionsState, memory: OptionsMemory, observation: PyTree):
@@ -190,8 +191,8 @@ def options(
 
     def learn(learn_gate: Any, learn_worker: Any) -> Any:
         def learning(key: Array, state: OptionsState, data: Transition) -> tuple[OptionsState, Metrics]:
-            upper, lower = views(salted(key, SALT + 2), state, data)
-            above, gated = learn_gate(salted(key, SALT), state.gate, upper)
+            upper, lower = views(salted(key, salt + 2), state, data)
+            above, gated = learn_gate(salted(key, salt), state.gate, upper)
             below, worked = learn_worker(key, state.worker, lower)
             return state._replace(gate=above, worker=below), of_both("gate", gated, "worker", worked)
 
