@@ -62,7 +62,8 @@ def edit_hparams(tree: Any, cls: type, **values: Any) -> Any:
 def replace_fields(bundle: Any, **values: Any) -> Any:
     """New values for fields of a nested NamedTuple, each found by its name wherever it is unique.
 
-    A name with dots begins at the top: `**{"manager.learning_rate": 1e-3}` looks inside of the field `manager`.
+    A name with dots begins at the top: `**{"manager.learning_rate": 1e-3}` looks inside of the field `manager`,
+    "0.learning_rate" inside of the first entry of a plain tuple.
 
     Raises:
       ValueError: if no bundle inside has such a field, or more than one has.
@@ -71,6 +72,9 @@ def replace_fields(bundle: Any, **values: Any) -> Any:
         part, dot, rest = name.partition(".")
         if dot and part in getattr(bundle, "_fields", ()):
             bundle = bundle._replace(**{part: replace_fields(getattr(bundle, part), **{rest: value})})
+            continue
+        if dot and part.isdigit() and type(bundle) is tuple and int(part) < len(bundle):
+            bundle = tuple(replace_fields(x, **{rest: value}) if i == int(part) else x for i, x in enumerate(bundle))
             continue
         bundle, count = _replace_field(bundle, name, value)
         if count != 1:
@@ -112,6 +116,8 @@ def get_field(bundle: Any, name: str) -> Any:
     part, dot, rest = name.partition(".")
     if dot and part in getattr(bundle, "_fields", ()):
         return get_field(getattr(bundle, part), rest)
+    if dot and part.isdigit() and type(bundle) is tuple and int(part) < len(bundle):
+        return get_field(bundle[int(part)], rest)
     if not isinstance(bundle, tuple):
         return None
     if name in getattr(bundle, "_fields", ()) and not isinstance(getattr(bundle, name), tuple):

@@ -27,7 +27,8 @@ def folder(tmp_path, monkeypatch):
 def pytest_runtest_setup(item):
     """Before fixtures: most programs here run for a moment, and two thirds of their time goes into optimizing them.
 
-    Results are the same to rounding. Tests marked slow, or `optimized`, compile as users do; so do processes they start.
+    Results are the same to rounding. Tests marked slow, or `optimized`, compile as users do, and so do processes that
+    they start.
     """
     quick = not any(item.get_closest_marker(name) for name in ("slow", "optimized"))
     jax.config.update("jax_disable_most_optimizations", quick)

@@ -14,7 +14,7 @@ from jaxrl.factory import AGENTS, parts, static_arguments
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
 from jaxrl.presets import PRESETS
-from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete
+from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Repeated, Tuple, zeros
 from jaxrl.tree import field_names, find
 from jaxrl.types import TimeStep, Transition
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 NUM_ENVS, LENGTH = 4, 4
 
-PLANE = Box(-2.0, 2.0, (2,))
+PLANE, CROWD = Box(-2.0, 2.0, (2,)), Repeated(Discrete(2), toys.CROWD)
 
 # agent, static arguments, action space
 VARIANTS = {
@@ -34,6 +34,13 @@ VARIANTS = {
     "ppo-recurrent": ("ppo", dict(recurrent=True, memory_size=8), Discrete(3)),
     "ppo-normalized": ("ppo", dict(normalize_observation=True, normalize_reward=True), Discrete(3)),
     "ppo-early-stop": ("ppo", dict(kl_early_stop=True, normalize_advantage="batch"), Discrete(3)),
+    "ppo-for-all": ("ppo", dict(identify=True), CROWD),
+    "ppo-for-each": ("ppo", dict(sharing="independent"), CROWD),
+    "ppo-for-kinds": ("ppo", {}, Tuple((Discrete(2),) * toys.CROWD)),
+    "dqn-for-all": ("dqn", dict(prioritized=True), CROWD),
+    "ippo": ("ippo", {}, CROWD),
+    "mappo": ("mappo", dict(identify=True), CROWD),
+    "mappo-recurrent": ("mappo", dict(recurrent=True, memory_size=8, normalize_reward=True), CROWD),
     "mdpo": ("mdpo", {}, PLANE),
     "props": ("props", {}, Discrete(3)),
     "dqn": ("dqn", {}, Discrete(3)),
@@ -91,17 +98,19 @@ def build(name, offline=False):
     """Environment, agent and hparams of a variant, small; the learner alone where it learns from data only."""
     agent_name, static, space = VARIANTS[name]
     env, recipe = toys.clock(3)._replace(action_space=space), AGENTS[agent_name]
+    if isinstance(space, (Repeated, Tuple)):
+        env = toys.crowd(isinstance(space, Tuple))
     env = toys.with_goals(env) if recipe.looks_up else env
-    allowed = static_arguments(recipe, offline)
+    allowed = static_arguments(recipe, offline, env)
     static = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
     agent, hparams = jaxrl.make_agent(agent_name, env, offline=offline, **static)
     return env, agent, hparams
 
 
 def has(name, way):
-    agent_name, static, _ = VARIANTS[name]
+    agent_name, static, space = VARIANTS[name]
     if way == "offline":
-        return AGENTS[agent_name].offline
+        return AGENTS[agent_name].offline and space != CROWD
     return AGENTS[agent_name].online is not None and not static.get("calibrated")  # returns to go are in datasets
 
 
@@ -145,8 +154,8 @@ def test_update_keeps_structure_shapes_and_dtypes(played):
 def test_hparams_are_float32_arrays_in_the_state(played):
     _, agent, _, (state, *_) = played
     numbers = jax.tree.leaves(agent.hparams)
-    inside = [x for x in jax.tree.leaves(state) if x.shape == () and x.dtype == jnp.float32]
-    assert all(any(np.float32(n) == x for x in inside) for n in numbers)
+    inside = [x for x in jax.tree.leaves(state) if x.shape in ((), (toys.CROWD,)) and x.dtype == jnp.float32]
+    assert all(any((np.float32(n) == x).all() for x in inside) for n in numbers)
 
 
 def test_acting(played):
@@ -163,7 +172,8 @@ def test_acting(played):
         return full, lean, greedy, other, contains(greedy[1]), jax.vmap(contains)(data.action)
 
     full, lean, greedy, other, *inside = ask(state, actor, now)
-    assert all(x.all() for x in inside) and data.action.dtype == env.action_space.dtype
+    assert all(x.all() for x in inside)
+    assert jax.tree.map(lambda x: x.dtype, data.action) == jax.tree.map(lambda x: x.dtype, zeros(env.action_space))
     jax.tree.map(np.testing.assert_array_equal, greedy, other)
     jax.tree.map(np.testing.assert_array_equal, full, lean)
 

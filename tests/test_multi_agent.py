@@ -15,37 +15,10 @@ from jaxrl.combinators.observations import join, joined_space
 from jaxrl.distributions import for_space
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
-from jaxrl.spaces import Box, Discrete, Repeated, Tuple
-from jaxrl.types import Env, TimeStep
+from jaxrl.spaces import Box, Discrete
 
 KEY = jax.random.key(0)
-NUM_ENVS, LENGTH, A = 2, 5, 3
-
-
-def crowd(several=False):
-    """Three agents; agent i is out after 2 + i steps. Observations (time, agent) and rewards differ from one another.
-
-    Args:
-      several: observations and actions are tuples, and the last agent sees one entry more.
-    """
-
-    def observe(time):
-        seen = jnp.stack([jnp.full(A, time, jnp.float32), jnp.arange(A, dtype=jnp.float32)], -1) / A
-        return (seen[0], seen[1], jnp.append(seen[2], 1.0)) if several else seen
-
-    def reset(key, params):
-        return jnp.int32(0), observe(jnp.int32(0))
-
-    def step(key, time, action, params):
-        time, chosen = time + 1, jnp.stack(action) if several else action
-        reward = jnp.where(chosen == jnp.arange(A) % 2, 1.0, -1.0) * (1.0 + jnp.arange(A))
-        ends = time >= 2 + jnp.arange(A)
-        return time, TimeStep(observe(time), reward, ends & (jnp.arange(A) < 2), ends & (jnp.arange(A) == 2))
-
-    one = Box(0.0, 9.0, (2,))
-    if several:
-        return Env(reset, step, (), Tuple((one, one, Box(0.0, 9.0, (3,)))), Tuple((Discrete(2),) * 3))
-    return Env(reset, step, (), Repeated(one, A), Repeated(Discrete(2), A))
+NUM_ENVS, LENGTH, A = 2, 5, toys.CROWD
 
 
 def one_of(env):
@@ -73,7 +46,7 @@ def replayed(**choices):
 
 def outside():
     """Replay around `shared`: rows of all agents together, with one priority a row."""
-    learner = jaxrl.make_agent("dqn", one_of(crowd()), offline=True, widths=(4,))[0]
+    learner = jaxrl.make_agent("dqn", one_of(toys.crowd()), offline=True, widths=(4,))[0]
     buffer = buffers.replay(64, 8, min_size=8, sampler=buffers.prioritized(), reader=buffers.n_step(2))
     return jaxrl.with_replay(shared(learner, A), buffer)
 
@@ -88,9 +61,11 @@ MAKERS = {
     "independent": lambda: independent(small_ppo(), A),
     "independent-replay": lambda: independent(replayed(prioritized=True), A),
     "central": central_ppo,
-    "teams": lambda: teams([(small_ppo(), 1), (shared(small_ppo(recurrent=True), 2), (2, 0))], crowd().action_space),
+    "teams": lambda: teams(
+        [(small_ppo(), 1), (shared(small_ppo(recurrent=True), 2), (2, 0))], toys.crowd().action_space
+    ),
     "teams-tuple": lambda: teams(
-        [(small_ppo(Box(0.0, 9.0, (3,))), 2), (independent(small_ppo(), 2), (0, 1))], crowd(True).action_space
+        [(small_ppo(Box(0.0, 9.0, (3,))), 2), (independent(small_ppo(), 2), (0, 1))], toys.crowd(True).action_space
     ),
 }
 
@@ -98,7 +73,7 @@ MAKERS = {
 @pytest.fixture(scope="module", params=MAKERS)
 def played(request):
     """An agent, a state that has learned once, and the rollout."""
-    agent, env = MAKERS[request.param](), crowd(request.param == "teams-tuple")
+    agent, env = MAKERS[request.param](), toys.crowd(request.param == "teams-tuple")
 
     @jax.jit
     def play(key):
@@ -158,7 +133,7 @@ def test_who_is_out_is_not_there(played):
 @pytest.mark.parametrize("recurrent", [False, True], ids=["feed-forward", "recurrent"])
 def test_shared_equals_a_learner_on_batches_put_together_by_hand(recurrent):
     """Acting and learning, to the bit."""
-    alone, env = small_ppo(recurrent=recurrent), crowd()
+    alone, env = small_ppo(recurrent=recurrent), toys.crowd()
     agent = shared(alone, A)
 
     @jax.jit
@@ -180,7 +155,7 @@ def test_shared_equals_a_learner_on_batches_put_together_by_hand(recurrent):
 
 def test_shared_tells_agents_who_they_are():
     kept = shared(hierarchies.keeper(2, "mark"), A, identify=True)
-    env = crowd()
+    env = toys.crowd()
     state = kept.init(KEY, (), example_data(env, NUM_ENVS, LENGTH))
     now = start(KEY, kept, state, env, env.params, NUM_ENVS)
     data = rollout(KEY, kept, state, env, now, LENGTH)[1]
@@ -196,7 +171,7 @@ def test_shared_tells_agents_who_they_are():
 
 def test_independent_learners_are_learners_alone():
     """Agent i of `independent` learns what a learner that sees its rows alone does, with its key."""
-    alone, env = small_ppo(), crowd()
+    alone, env = small_ppo(), toys.crowd()
     agent = independent(alone, A)
     from jaxrl.combinators.lift import salted
 
@@ -220,7 +195,7 @@ def test_independent_learners_are_learners_alone():
 
 @pytest.mark.parametrize("several", [False, True], ids=["array", "tuple"])
 def test_teams_give_each_learner_its_own_rows(several):
-    env = crowd(several)
+    env = toys.crowd(several)
     agent = teams([(hierarchies.keeper(2, "a"), 2), (shared(hierarchies.keeper(2, "b"), 2), (1, 0))], env.action_space)
 
     @jax.jit
@@ -245,7 +220,7 @@ def test_teams_give_each_learner_its_own_rows(several):
 
 
 def test_a_central_critic_sees_all_and_policies_do_not():
-    agent, env = central_ppo(), crowd()
+    agent, env = central_ppo(), toys.crowd()
 
     @jax.jit
     def slopes(key):
@@ -274,4 +249,4 @@ def test_bad_arguments_end_in_a_line():
         with pytest.raises(ValueError, match=rf"{make.__name__}: of 3 agents, but the reward has shape \(5, 2\)"):
             jax.eval_shape(lambda make=make: make(small_ppo(), 3).init(KEY, (), example_data(toys.clock(), 2, 5)))
     with pytest.raises(ValueError, match=r"teams: plays agents \[0, 0\], must play 0 to 1, each once"):
-        teams([(small_ppo(), 0), (small_ppo(), 0)], crowd().action_space)
+        teams([(small_ppo(), 0), (small_ppo(), 0)], toys.crowd().action_space)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxrl import networks
 from jaxrl.distributions import for_space
-from jaxrl.spaces import Box, Dict, Discrete
+from jaxrl.spaces import Box, Dict, Discrete, Repeated, Tuple
 from jaxrl.types import Agent, Env, TimeStep, no_memory
 
 
@@ -86,6 +86,35 @@ def two_players(lengths=(2, 4)):
         return state, TimeStep(observation, jnp.full(2, time), over, jnp.zeros(2, bool))
 
     return Env(reset, step, (), Box(0.0, float("inf"), (2, 2)), Box(-1.0, 1.0, (2,)))
+
+
+CROWD = 3
+
+
+def crowd(several=False):
+    """Three agents; agent i is out after 2 + i steps. Observations (time, agent) and rewards differ from one another.
+
+    Args:
+      several: observations and actions are tuples, and the last agent sees one entry more.
+    """
+
+    def observe(time):
+        seen = jnp.stack([jnp.full(CROWD, time, jnp.float32), jnp.arange(CROWD, dtype=jnp.float32)], -1) / CROWD
+        return (seen[0], seen[1], jnp.append(seen[2], 1.0)) if several else seen
+
+    def reset(key, params):
+        return jnp.int32(0), observe(jnp.int32(0))
+
+    def step(key, time, action, params):
+        time, chosen = time + 1, jnp.stack(action) if several else action
+        reward = jnp.where(chosen == jnp.arange(CROWD) % 2, 1.0, -1.0) * (1.0 + jnp.arange(CROWD))
+        ends = time >= 2 + jnp.arange(CROWD)
+        return time, TimeStep(observe(time), reward, ends & (jnp.arange(CROWD) < 2), ends & (jnp.arange(CROWD) == 2))
+
+    one = Box(0.0, 9.0, (2,))
+    if several:
+        return Env(reset, step, (), Tuple((one, one, Box(0.0, 9.0, (3,)))), Tuple((Discrete(2),) * 3))
+    return Env(reset, step, (), Repeated(one, CROWD), Repeated(Discrete(2), CROWD))
 
 
 class CounterState(NamedTuple):

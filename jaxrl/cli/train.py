@@ -118,8 +118,8 @@ def resolve(scene: Settings, arguments: Callable[[list], list[str]]) -> Settings
     if recipe.online is None and not from_data:
         raise BadInput(f"{agent_name} learns from a dataset alone: give --dataset FILE")
     own = data_flags(preset) if from_data else run_flags(preset)
-    defaults = static_arguments(recipe, from_data)
-    static_flags = flags.of_parts(parts(recipe, from_data), {k: preset.get(k, v) for k, v in defaults.items()})
+    defaults = static_arguments(recipe, from_data, env)
+    static_flags = flags.of_parts(parts(recipe, from_data, env), {k: preset.get(k, v) for k, v in defaults.items()})
     # The structure of the hyperparameters depends on static choices, so those are read first.
     first = flags.parse(own + static_flags, arguments(own + static_flags), prog, "", partial=True)
     static = {flag.name: first[flag.name] for flag in static_flags}

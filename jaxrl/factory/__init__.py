@@ -7,7 +7,17 @@ from typing import Any, Callable, NamedTuple
 from jaxrl import presets
 from jaxrl.combinators.demonstrations import with_demonstrations
 from jaxrl.combinators.hierarchy import Levels
-from jaxrl.factory import actor_critic, goals, hierarchy, offline_learners, on_policy, online, skills, value_based
+from jaxrl.factory import (
+    actor_critic,
+    goals,
+    hierarchy,
+    multi_agent,
+    offline_learners,
+    on_policy,
+    online,
+    skills,
+    value_based,
+)
 from jaxrl.factory.online import normalized
 from jaxrl.tree import field_names, get_field, replace_fields
 from jaxrl.types import Agent, Env, PyTree, Transition
@@ -25,6 +35,7 @@ class Recipe(NamedTuple):
       numbers: hyperparameters that differ from the learner's defaults.
       batches: (learner, env, **static) -> what takes batches of a dataset, where there are any.
       looks_up: whether batches need all rows of the dataset to look things up in (`offline(shared=...)`).
+      joint: whether the learner is one of many agents; others are lifted where an environment has many.
     """
 
     learner: Callable[..., Agent]
@@ -34,6 +45,7 @@ class Recipe(NamedTuple):
     numbers: dict[str, float] = {}
     batches: Callable[..., Agent] = normalized
     looks_up: bool = False
+    joint: bool = False
 
 
 def _replayed(learner: Callable[..., Agent], explore: Callable, **settings: Any) -> Recipe:
@@ -52,6 +64,8 @@ def _of_goals(
 
 AGENTS: dict[str, Recipe] = {
     "ppo": Recipe(on_policy.build_ppo),
+    "ippo": Recipe(on_policy.build_ppo),
+    "mappo": Recipe(multi_agent.build_mappo, joint=True),
     "mdpo": Recipe(on_policy.build_mdpo),
     "props": Recipe(on_policy.build_props),
     "hierarchical": Recipe(hierarchy.build_hierarchical),
@@ -116,7 +130,7 @@ def make_agent(
     demonstration_fraction: float = 0.5,
     **static: Any,
 ) -> tuple[Agent, PyTree]:
-    """An agent for an environment.
+    """An agent for an environment. One with many agents has a learner of one agent for all, or for each kind of them.
 
     Args:
       name: one of `AGENTS`.
@@ -141,37 +155,54 @@ def make_agent(
     if not offline and recipe.online is None:
         raise ValueError(f"make_agent: {name} learns from a dataset alone: give offline=True")
     tuned = presets.lookup(name, preset) if preset is not None else {}
-    allowed = static_arguments(recipe, offline)
+    allowed = static_arguments(recipe, offline, env)
     for keyword in static:
         if keyword not in allowed:
             raise ValueError(f"make_agent: {name} has no argument {keyword!r}; it has {', '.join(allowed)}")
     chosen = {**allowed, **{k: v for k, v in tuned.items() if k in allowed}, **static}
-    first, *around = parts(recipe, offline)
-    agent = first(env, **{k: chosen[k] for k in first.__kwdefaults__ or {}})
-    if demonstrations is not None:
-        if not recipe.offline:
-            raise ValueError(f"make_agent: {name} learns from its own rollouts, not from demonstrations")
-        agent = with_demonstrations(agent, demonstrations, demonstration_fraction)
-    for wrap in around:
-        agent = wrap(agent, env, **{k: chosen[k] for k in wrap.__kwdefaults__ or {}})
-    # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
-    agent = agent._replace(hparams=replace_fields(agent.hparams, **recipe.numbers))
-    names = field_names(agent.hparams)
-    numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in names}
-    hparams = replace_fields(agent.hparams, **numbers)
-    given = numbers.keys()
-    return agent, replace_fields(hparams, **{k: v for k, v in discounts(hparams).items() if k not in given})
+
+    def make(env: Env) -> Agent:
+        first, *around = parts(recipe, offline)
+        agent = first(env, **{k: chosen[k] for k in first.__kwdefaults__ or {}})
+        if demonstrations is not None:
+            if not recipe.offline:
+                raise ValueError(f"make_agent: {name} learns from its own rollouts, not from demonstrations")
+            agent = with_demonstrations(agent, demonstrations, demonstration_fraction)
+        for wrap in around:
+            agent = wrap(agent, env, **{k: chosen[k] for k in wrap.__kwdefaults__ or {}})
+        # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
+        hparams = replace_fields(agent.hparams, **recipe.numbers)
+        names = field_names(hparams)
+        numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in names}
+        hparams = replace_fields(hparams, **numbers)
+        found = {k: v for k, v in discounts(hparams).items() if k not in numbers}
+        return agent._replace(hparams=replace_fields(hparams, **found))
+
+    if lifts(recipe, env):
+        agent = multi_agent.lifted(env, make, **{k: chosen[k] for k in multi_agent.lifted.__kwdefaults__})
+    else:
+        agent = make(env)
+    return agent, agent.hparams
 
 
-def parts(recipe: Recipe, offline: bool = False) -> list[Callable[..., Agent]]:
-    """The functions that make the agent, from the inside out; their keywords are its static arguments."""
+def lifts(recipe: Recipe, env: Env | None) -> bool:
+    """Whether the learner is of one agent, and the environment of many."""
+    return env is not None and not recipe.joint and multi_agent.has_many(env)
+
+
+def parts(recipe: Recipe, offline: bool = False, env: Env | None = None) -> list[Callable[..., Agent]]:
+    """The functions that make the agent, from the inside out; their keywords are its static arguments.
+
+    Args:
+      env: None: what makes an agent of one, whatever the environment.
+    """
     found = [recipe.learner, *[recipe.batches] * recipe.offline, *[recipe.online] * (not offline)]
-    return [part for part in found if part is not None]
+    return [part for part in found if part is not None] + [multi_agent.lifted] * lifts(recipe, env)
 
 
-def static_arguments(recipe: Recipe, offline: bool = False) -> dict[str, Any]:
+def static_arguments(recipe: Recipe, offline: bool = False, env: Env | None = None) -> dict[str, Any]:
     """The static arguments and their defaults."""
-    defaults = [part.__kwdefaults__ or {} for part in parts(recipe, offline)]
+    defaults = [part.__kwdefaults__ or {} for part in parts(recipe, offline, env)]
     merged = {name: value for keywords in defaults for name, value in keywords.items()}
     return {name: recipe.settings.get(name, value) for name, value in merged.items()}
 
@@ -182,5 +213,7 @@ def discounts(hparams: PyTree) -> dict[str, Any]:
         levels = [(part, getattr(hparams, part)) for part in ("manager", "worker")]
         inside = {f"{part}.{name}": value for part, numbers in levels for name, value in discounts(numbers).items()}
         return inside | {"own.segment_discount": get_field(hparams.manager, "discount")}
+    if isinstance(hparams, tuple) and not hasattr(hparams, "_fields"):  # one entry a team
+        return {f"{i}.{name}": value for i, part in enumerate(hparams) for name, value in discounts(part).items()}
     names = field_names(hparams) & {"n_step_discount", "return_discount"}
     return dict.fromkeys(names, get_field(hparams, "discount"))

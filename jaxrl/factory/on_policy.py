@@ -55,7 +55,7 @@ def build_ppo(
         normalize_advantage=normalize_advantage,
         kl_early_stop=kl_early_stop,
     )
-    return _normalized(agent, normalize_observation, normalize_reward)
+    return normalized(agent, normalize_observation, normalize_reward)
 
 
 def build_mdpo(
@@ -99,7 +99,7 @@ def build_mdpo(
         policy_loss=loss,
         hparams=PPOHparams(learning_rate=3e-4, entropy_coefficient=0.0, policy_loss=loss.hparams),
     )
-    return _normalized(agent, normalize_observation, normalize_reward)
+    return normalized(agent, normalize_observation, normalize_reward)
 
 
 def build_props(
@@ -158,7 +158,7 @@ def build_props(
         refit_minibatches=refit_minibatches,
         error_steps=error_steps,
     )
-    return _normalized(agent, normalize_observation, normalize_reward)
+    return normalized(agent, normalize_observation, normalize_reward)
 
 
 def _actor_and_critic(
@@ -182,7 +182,7 @@ def _actor_and_critic(
     return policy, networks.critic(torso(critic_space(space)))
 
 
-def _normalized(agent: Agent, normalize_observation: bool, normalize_reward: bool) -> Agent:
+def normalized(agent: Agent, normalize_observation: bool, normalize_reward: bool) -> Agent:
     if normalize_reward:
         agent = with_transform(agent, reward_normalizer())
     return with_normalized_observations(agent) if normalize_observation else agent
