@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl.spaces import Box, Discrete, Space
+from jaxrl.spaces import Box, Discrete, Repeated, Space
 from jaxrl.types import Array, PyTree, no_memory
 
 
@@ -45,20 +45,24 @@ def epsilon_greedy(
 ) -> Exploration:
     """With probability epsilon a uniform action instead of the agent's (Watkins 1989; Mnih et al. 2015).
 
+    Of `Repeated` actions each is explored by itself.
+
     Args:
       space: any space of actions.
-      legal: observation [N, ...] -> mask [N, n] of a `Discrete` space: what is sampled from; None: everything.
+      legal: observation [N, ...] -> mask [N, n] of a `Discrete` space ([N, A, n] of a `Repeated` one): what is
+        sampled from; None: everything.
 
     Raises:
       ValueError: if `legal` is given for a space that is not `Discrete`.
     """
+    each = (space.num,) if isinstance(space, Repeated) else ()
     draw = _uniform("epsilon_greedy", space, legal)
 
     def apply(key: Array, hp: EpsilonGreedyHparams, num_steps: Array, memory: PyTree, action: PyTree, observation):
         whether_key, action_key = jax.random.split(key)
         done = jnp.clip(num_steps / jnp.maximum(hp.epsilon_steps, 1.0), 0.0, 1.0)
         epsilon = hp.epsilon_start + done * (hp.epsilon_end - hp.epsilon_start)
-        explores = jax.random.uniform(whether_key, (_num_envs(action),)) < epsilon
+        explores = jax.random.uniform(whether_key, (_num_envs(action), *each)) < epsilon
         return memory, _where(explores, draw(action_key, action, observation), action)
 
     return Exploration(apply, hparams=hparams)
@@ -133,7 +137,7 @@ def _uniform(name: str, space: Space, legal: Callable | None) -> Callable:
     """(key, action [N, ...], observation [N, ...]) -> uniform actions [N, ...]"""
     if legal is None:
         return lambda key, action, observation: space.sample(key, (_num_envs(action),))
-    if not isinstance(space, Discrete):
+    if not isinstance(space.space if isinstance(space, Repeated) else space, Discrete):
         raise ValueError(f"{name}: legal is given for {space}; only a Discrete space has a mask over its actions")
 
     def draw(key: Array, action: Array, observation: PyTree) -> Array:
@@ -154,7 +158,7 @@ def _num_envs(tree: PyTree) -> int:
 
 
 def _where(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
-    """Selects rows (condition [N]) or everything (condition [])."""
+    """Selects rows (condition [N] or [N, A]) or everything (condition [])."""
 
     def where(a, b):
         return jnp.where(condition.reshape(condition.shape + (1,) * (b.ndim - condition.ndim)), a, b).astype(b.dtype)

@@ -7,11 +7,27 @@ Dueling (Wang et al. 2016, https://arxiv.org/abs/1511.06581): Q = V + A - mean_a
 value stream reads the first half of the torso's features, the advantage stream the other half: the last layer of the
 torso is thus the hidden layers of both streams side by side.
 
+`mixed` makes values of a team of those of its agents (VDN, QMIX).
+
 Where an observation is a dict with an "action_mask" [..., A], illegal actions have a mean of -1e9.
 """
 
-from jaxrl.action_values.core import ActionValues, take
+from jaxrl.action_values.core import ActionValues, per_row, take
 from jaxrl.action_values.distributional import categorical, implicit_quantile, quantile
 from jaxrl.action_values.means import random_mixture, scalar
+from jaxrl.action_values.mixed import Mixer, additive, mixed, monotonic
 
-__all__ = ["ActionValues", "categorical", "implicit_quantile", "quantile", "random_mixture", "scalar", "take"]
+__all__ = [
+    "ActionValues",
+    "Mixer",
+    "additive",
+    "categorical",
+    "implicit_quantile",
+    "mixed",
+    "monotonic",
+    "per_row",
+    "quantile",
+    "random_mixture",
+    "scalar",
+    "take",
+]

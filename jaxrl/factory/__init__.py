@@ -7,6 +7,7 @@ from typing import Any, Callable, NamedTuple
 from jaxrl import presets
 from jaxrl.combinators.demonstrations import with_demonstrations
 from jaxrl.combinators.hierarchy import Levels
+from jaxrl.combinators.multi_agent import team_env
 from jaxrl.factory import (
     actor_critic,
     goals,
@@ -36,6 +37,7 @@ class Recipe(NamedTuple):
       batches: (learner, env, **static) -> what takes batches of a dataset, where there are any.
       looks_up: whether batches need all rows of the dataset to look things up in (`offline(shared=...)`).
       joint: whether the learner is one of many agents; others are lifted where an environment has many.
+      outer: (agent, env, **static) -> what goes around all, for learners that take the agents for a team.
     """
 
     learner: Callable[..., Agent]
@@ -46,6 +48,7 @@ class Recipe(NamedTuple):
     batches: Callable[..., Agent] = normalized
     looks_up: bool = False
     joint: bool = False
+    outer: Callable[..., Agent] | None = None
 
 
 def _replayed(learner: Callable[..., Agent], explore: Callable, **settings: Any) -> Recipe:
@@ -62,10 +65,20 @@ def _of_goals(
     return Recipe(learner, None, True, settings, batches=batches, looks_up=True)
 
 
+def _of_team(learner: Callable[..., Agent], online: Callable[..., Agent], **settings: Any) -> Recipe:
+    return Recipe(learner, online, settings=settings, joint=True, outer=multi_agent.for_team)
+
+
 AGENTS: dict[str, Recipe] = {
     "ppo": Recipe(on_policy.build_ppo),
     "ippo": Recipe(on_policy.build_ppo),
     "mappo": Recipe(multi_agent.build_mappo, joint=True),
+    "vdn": _of_team(multi_agent.build_mixed_dqn, online.on_replay(online.epsilon_greedy), mixer="additive"),
+    "qmix": _of_team(multi_agent.build_mixed_dqn, online.on_replay(online.epsilon_greedy)),
+    "recurrent_vdn": _of_team(
+        multi_agent.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy), mixer="additive"
+    ),
+    "recurrent_qmix": _of_team(multi_agent.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy)),
     "mdpo": Recipe(on_policy.build_mdpo),
     "props": Recipe(on_policy.build_props),
     "hierarchical": Recipe(hierarchy.build_hierarchical),
@@ -162,7 +175,7 @@ def make_agent(
     chosen = {**allowed, **{k: v for k, v in tuned.items() if k in allowed}, **static}
 
     def make(env: Env) -> Agent:
-        first, *around = parts(recipe, offline)
+        first, *around = parts(recipe._replace(outer=None), offline)
         agent = first(env, **{k: chosen[k] for k in first.__kwdefaults__ or {}})
         if demonstrations is not None:
             if not recipe.offline:
@@ -180,6 +193,10 @@ def make_agent(
 
     if lifts(recipe, env):
         agent = multi_agent.lifted(env, make, **{k: chosen[k] for k in multi_agent.lifted.__kwdefaults__})
+    elif recipe.outer is not None:
+        multi_agent.require_alike(name, env)
+        around = {k: chosen[k] for k in recipe.outer.__kwdefaults__}
+        agent = recipe.outer(make(team_env(env)), env, **around)
     else:
         agent = make(env)
     return agent, agent.hparams
@@ -197,7 +214,8 @@ def parts(recipe: Recipe, offline: bool = False, env: Env | None = None) -> list
       env: None: what makes an agent of one, whatever the environment.
     """
     found = [recipe.learner, *[recipe.batches] * recipe.offline, *[recipe.online] * (not offline)]
-    return [part for part in found if part is not None] + [multi_agent.lifted] * lifts(recipe, env)
+    around = [recipe.outer, *[multi_agent.lifted] * lifts(recipe, env)]
+    return [part for part in [*found, *around] if part is not None]
 
 
 def static_arguments(recipe: Recipe, offline: bool = False, env: Env | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jaxrl.combinators.exploration import with_exploration
 from jaxrl.combinators.normalize import normalize_observations
 from jaxrl.combinators.replay import with_replay
 from jaxrl.combinators.transform import with_transform
-from jaxrl.spaces import Dict
+from jaxrl.spaces import Dict, Repeated
 from jaxrl.transforms import weigh_rewards
 from jaxrl.types import Agent, Env
 
@@ -141,6 +141,7 @@ def gaussian(agent: Agent, env: Env) -> Agent:
 def legal_actions(env: Env) -> Any:
     """Where the legal actions are among observations, or None."""
     space = env.observation_space
+    space = space.space if isinstance(space, Repeated) else space
     if isinstance(space, Dict) and "action_mask" in space.spaces:
         return lambda observation: observation["action_mask"]
     return None
