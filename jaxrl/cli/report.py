@@ -52,7 +52,12 @@ def evaluation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         k: "not finite" if result[k] is None else f"{result[k]:.2f}" for k in ("mean", "iqm", "iqm_low", "iqm_high")
     }
     interval = f"{show['iqm']}  (95 % interval {show['iqm_low']} to {show['iqm_high']})"
-    return [("mean return", show["mean"]), ("IQM of returns", interval), ("episodes", str(result["episodes"]))]
+    rows = [("mean return", show["mean"]), ("IQM of returns", interval), ("episodes", str(result["episodes"]))]
+    if "agents" in result:  # the rows above are of their mean
+        each = ["not finite" if x is None else f"{x:.2f}" for x in result["agents"]]
+        team = "not finite" if None in result["agents"] else f"{sum(result['agents']):.2f}"
+        rows[1:1] = [("of each agent", "  ".join(each)), ("of the team", f"{team}  (sum)")]
+    return rows
 
 
 def curve(curve: Sequence[tuple[int, float | None]], width: int = 60, height: int = 12) -> None:

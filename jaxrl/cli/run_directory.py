@@ -211,16 +211,17 @@ def write_result(
 
 
 def summary(evaluation: Any) -> dict[str, Any]:
-    """mean, iqm, its 95 % interval, and the number of episodes."""
+    """mean, iqm, its 95 % interval, and the number of episodes; of many agents their mean, with `agents` for each."""
     from jaxrl.statistics import bootstrap_interval, iqm
 
     if evaluation is None:
         return dict(mean=None, iqm=None, iqm_low=None, iqm_high=None, episodes=0)
     returns = np.asarray(evaluation.returns, np.float64)
+    each = {"agents": [finite(float(x)) for x in returns.mean(0)]} if returns.ndim > 1 else {}
     returns = returns.reshape(len(returns), -1).mean(1)
     low, high = bootstrap_interval(returns)
     figures = dict(mean=returns.mean(), iqm=iqm(returns), iqm_low=low, iqm_high=high)
-    return {**{k: finite(float(v)) for k, v in figures.items()}, "episodes": len(returns)}
+    return {**{k: finite(float(v)) for k, v in figures.items()}, **each, "episodes": len(returns)}
 
 
 def finite(value: Any) -> Any:
