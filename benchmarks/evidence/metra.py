@@ -312,7 +312,7 @@ def downstream():
         )
     score = {row["name"]: row["return, all of training"] for row in table}
     flat, skilled = list(score.values())[:2], [x for name, x in score.items() if "METRA" in name]
-    ahead = [all(x["low"] > y["high"] for y in flat) for x in skilled]
+    ahead = [all(x["low"] > y["high"] for x in skilled) for y in flat]  # of each way of thrust
     return dict(
         claim="with METRA's skills for actions PPO reaches a far goal sooner than with thrust, kept for a step or for "
         "as long as a skill: in all of training its episodes return more",
