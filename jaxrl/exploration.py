@@ -148,6 +148,7 @@ def _uniform(name: str, space: Space, legal: Callable | None) -> Callable:
 
 
 def _bounds(name: str, space: Any) -> tuple[Array, Array]:
+    space = space.space if isinstance(space, Repeated) else space  # the same for each of several
     if not (isinstance(space, Box) and space.bounded):
         raise ValueError(f"{name}: the action space is {space}, must be a bounded Box")
     return space.bounds()

@@ -13,6 +13,11 @@ from jaxrl import parallel
 Array = jax.Array
 
 
+def per_row(x, rank) -> Array:
+    """Means over what is behind the first `rank` axes: x [..., A] of the agents of a team as [...]."""
+    return x if x.ndim == rank else jnp.mean(x, tuple(range(rank, x.ndim)))
+
+
 def clipped_surrogate(log_prob, old_log_prob, advantage, clip) -> Array:
     """PPO's policy loss, to be minimised (Schulman et al. 2017, https://arxiv.org/abs/1707.06347, equation 7).
 

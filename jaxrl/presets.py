@@ -9,6 +9,7 @@ _CONTINUOUS: dict[str, Any] = dict(num_envs=4, unroll_length=1, steps=100_000, u
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("ppo", "ippo", "mappo"), dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={})),
+    "maddpg": _CONTINUOUS,
     **dict.fromkeys(("vdn", "qmix"), _OFF_POLICY | {"batch_size": 128}),
     **dict.fromkeys(
         ("recurrent_vdn", "recurrent_qmix"),

@@ -41,6 +41,7 @@ VARIANTS = {
     "ippo": ("ippo", {}, CROWD),
     "mappo": ("mappo", dict(identify=True), CROWD),
     "mappo-recurrent": ("mappo", dict(recurrent=True, memory_size=8, normalize_reward=True), CROWD),
+    "maddpg": ("maddpg", dict(prioritized=True, identify=True), Repeated(PLANE, toys.CROWD)),
     "vdn": ("vdn", dict(n_step=2, identify=True), CROWD),
     "qmix": ("qmix", dict(prioritized=True), CROWD),
     "recurrent_vdn": ("recurrent_vdn", dict(memory_size=8, sequence_length=4), CROWD),
@@ -103,7 +104,7 @@ def build(name, offline=False):
     agent_name, static, space = VARIANTS[name]
     env, recipe = toys.clock(3)._replace(action_space=space), AGENTS[agent_name]
     if isinstance(space, (Repeated, Tuple)):
-        env = toys.crowd(isinstance(space, Tuple))
+        env = toys.crowd(True) if isinstance(space, Tuple) else toys.crowd(actions=space.space)
     env = toys.with_goals(env) if recipe.looks_up else env
     allowed = static_arguments(recipe, offline, env)
     static = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
@@ -114,7 +115,7 @@ def build(name, offline=False):
 def has(name, way):
     agent_name, static, space = VARIANTS[name]
     if way == "offline":
-        return AGENTS[agent_name].offline and space != CROWD
+        return AGENTS[agent_name].offline and not isinstance(space, Repeated)
     return AGENTS[agent_name].online is not None and not static.get("calibrated")  # returns to go are in datasets
 
 

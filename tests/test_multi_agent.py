@@ -250,3 +250,26 @@ def test_bad_arguments_end_in_a_line():
             jax.eval_shape(lambda make=make: make(small_ppo(), 3).init(KEY, (), example_data(toys.clock(), 2, 5)))
     with pytest.raises(ValueError, match=r"teams: plays agents \[0, 0\], must play 0 to 1, each once"):
         teams([(small_ppo(), 0), (small_ppo(), 0)], toys.crowd().action_space)
+
+
+def test_critics_of_all_actions_have_a_gradient_in_ones_own():
+    """Q_i sees what all do, and is improved by what agent i does alone."""
+    network = networks.central_action_critic(networks.mlp((8,)), A, lambda x: x.reshape(*x.shape[:-2], -1), lambda a: a)
+
+    @jax.jit
+    def look(key):
+        keys = jax.random.split(key, 3)
+        seen, action = jax.random.normal(keys[0], (4, A, 2)), jax.random.normal(keys[1], (4, A, 2))
+        params = network.init(keys[2], (seen, action))
+        q = lambda action: network.apply(params, (), (seen, action))[1]  # noqa: E731
+        others = jax.vmap(lambda i: q(action.at[:, i].add(1.0)) - q(action))(jnp.arange(A))  # [A, 4, A]
+        return (
+            q(action),
+            others,
+            jax.vmap(jax.jacobian(lambda a, s: network.apply(params, (), (s, a))[1]))(action, seen),
+        )
+
+    value, others, slope = map(np.asarray, look(KEY))
+    assert value.shape == (4, A) and (others != 0).all()
+    moves = np.abs(slope).sum(-1) > 0  # [4, A values, A actions]
+    np.testing.assert_array_equal(moves, np.broadcast_to(np.eye(A, dtype=bool), (4, A, A)))

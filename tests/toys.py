@@ -91,10 +91,11 @@ def two_players(lengths=(2, 4)):
 CROWD = 3
 
 
-def crowd(several=False):
+def crowd(several=False, actions=Discrete(2)):
     """Three agents; agent i is out after 2 + i steps. Observations (time, agent) and rewards differ from one another.
 
     Args:
+      actions: of each; of a box the sign of the first entry counts.
       several: observations and actions are tuples, and the last agent sees one entry more.
     """
 
@@ -107,6 +108,7 @@ def crowd(several=False):
 
     def step(key, time, action, params):
         time, chosen = time + 1, jnp.stack(action) if several else action
+        chosen = chosen[:, 0] > 0 if chosen.ndim > 1 else chosen
         reward = jnp.where(chosen == jnp.arange(CROWD) % 2, 1.0, -1.0) * (1.0 + jnp.arange(CROWD))
         ends = time >= 2 + jnp.arange(CROWD)
         return time, TimeStep(observe(time), reward, ends & (jnp.arange(CROWD) < 2), ends & (jnp.arange(CROWD) == 2))
@@ -114,7 +116,7 @@ def crowd(several=False):
     one = Box(0.0, 9.0, (2,))
     if several:
         return Env(reset, step, (), Tuple((one, one, Box(0.0, 9.0, (3,)))), Tuple((Discrete(2),) * 3))
-    return Env(reset, step, (), Repeated(one, CROWD), Repeated(Discrete(2), CROWD))
+    return Env(reset, step, (), Repeated(one, CROWD), Repeated(actions, CROWD))
 
 
 class CounterState(NamedTuple):

@@ -12,7 +12,7 @@ torso is thus the hidden layers of both streams side by side.
 Where an observation is a dict with an "action_mask" [..., A], illegal actions have a mean of -1e9.
 """
 
-from jaxrl.action_values.core import ActionValues, per_row, take
+from jaxrl.action_values.core import ActionValues, take
 from jaxrl.action_values.distributional import categorical, implicit_quantile, quantile
 from jaxrl.action_values.means import random_mixture, scalar
 from jaxrl.action_values.mixed import Mixer, additive, mixed, monotonic
@@ -25,7 +25,6 @@ __all__ = [
     "implicit_quantile",
     "mixed",
     "monotonic",
-    "per_row",
     "quantile",
     "random_mixture",
     "scalar",

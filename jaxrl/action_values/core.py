@@ -75,11 +75,6 @@ def take(x: Array, action: Array) -> Array:
     return jnp.sum(jnp.where(chosen if x.ndim == axis + 1 else chosen[..., None], x, 0.0), axis)
 
 
-def per_row(x: Array, rank: int) -> Array:
-    """x [..., A] of the agents of a team as means [...] over them, of `rank` axes; others are as they are."""
-    return x if x.ndim == rank else jnp.mean(x, tuple(range(rank, x.ndim)))
-
-
 def bundle(torso, head, num_actions, dtype, mean, select, target, loss, error):
     def init(key, observation):
         torso_key, head_key = jax.random.split(key)

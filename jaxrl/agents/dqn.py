@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl import losses
-from jaxrl.action_values import ActionValues, per_row, take
+from jaxrl.action_values import ActionValues, take
 from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.optim import clipped_adam, descend
@@ -149,8 +149,8 @@ def dqn(
         chosen = take(q, data.action)
         metrics = {
             "value_loss": weighted_mean(values.loss(selected, target), data),
-            "conservative_loss": weighted_mean(per_row(losses.conservative(q, chosen), data.reward.ndim), data),
-            "q_value": weighted_mean(per_row(chosen, data.reward.ndim), data),
+            "conservative_loss": weighted_mean(losses.per_row(losses.conservative(q, chosen), data.reward.ndim), data),
+            "q_value": weighted_mean(losses.per_row(chosen, data.reward.ndim), data),
         }
         total = metrics["value_loss"] + hp.conservative * metrics["conservative_loss"]
         if behavior is not None:

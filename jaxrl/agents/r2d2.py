@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl import returns
-from jaxrl.action_values import ActionValues, per_row, take
+from jaxrl import losses, returns
+from jaxrl.action_values import ActionValues, take
 from jaxrl.counters import increment
 from jaxrl.gradients import blank
 from jaxrl.optim import clipped_adam, descend
@@ -134,7 +134,7 @@ def r2d2(
         outputs = values.unroll(key, params, memory, data.observation, is_first)
         selected = values.select(outputs, data.action)
         total = weighted_mean(values.loss(selected, target), data)
-        q_value = weighted_mean(per_row(take(values.mean(outputs), data.action), data.reward.ndim), data)
+        q_value = weighted_mean(losses.per_row(take(values.mean(outputs), data.action), data.reward.ndim), data)
         return total, ({"value_loss": total, "q_value": q_value}, values.error(selected, target))
 
     def update(key: Array, state: R2D2State, data: Transition) -> tuple[R2D2State, Metrics]:

@@ -193,7 +193,7 @@ def td3(
             "value": weighted_mean(jnp.mean(value, 0), data),
         }
         if "index" in data.extras:
-            metrics["priority"] = jnp.mean(jnp.abs(value - target), 0)
+            metrics["priority"] = losses.per_row(jnp.mean(jnp.abs(value - target), 0), 1)
         params = {"policy": policy_params, "critic": critic_params}
         opt_state = {"policy": policy_opt, "critic": critic_opt}
         return TD3State(hp, params, target_params, opt_state, count), metrics

@@ -12,6 +12,7 @@ from jaxrl.factory import (
     actor_critic,
     goals,
     hierarchy,
+    joint,
     multi_agent,
     offline_learners,
     on_policy,
@@ -72,13 +73,14 @@ def _of_team(learner: Callable[..., Agent], online: Callable[..., Agent], **sett
 AGENTS: dict[str, Recipe] = {
     "ppo": Recipe(on_policy.build_ppo),
     "ippo": Recipe(on_policy.build_ppo),
-    "mappo": Recipe(multi_agent.build_mappo, joint=True),
-    "vdn": _of_team(multi_agent.build_mixed_dqn, online.on_replay(online.epsilon_greedy), mixer="additive"),
-    "qmix": _of_team(multi_agent.build_mixed_dqn, online.on_replay(online.epsilon_greedy)),
+    "mappo": Recipe(joint.build_mappo, joint=True),
+    "vdn": _of_team(joint.build_mixed_dqn, online.on_replay(online.epsilon_greedy), mixer="additive"),
+    "qmix": _of_team(joint.build_mixed_dqn, online.on_replay(online.epsilon_greedy)),
     "recurrent_vdn": _of_team(
-        multi_agent.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy), mixer="additive"
+        joint.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy), mixer="additive"
     ),
-    "recurrent_qmix": _of_team(multi_agent.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy)),
+    "recurrent_qmix": _of_team(joint.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy)),
+    "maddpg": Recipe(joint.build_maddpg, online.on_replay(online.gaussian), joint=True),
     "mdpo": Recipe(on_policy.build_mdpo),
     "props": Recipe(on_policy.build_props),
     "hierarchical": Recipe(hierarchy.build_hierarchical),

@@ -165,7 +165,7 @@ def build_td3(
     torso = default_torso(actor_space(env.observation_space), widths, activation, ())
     head = networks.dense(distribution.num_params - distribution.num_scale, scale=0.01)
     return td3(
-        Policy(map_outputs(networks.sequential(torso, head), _bounded_mode), distribution),
+        Policy(map_outputs(networks.sequential(torso, head), bounded_mode), distribution),
         default_action_critic(env, widths, activation, layer_norm=layer_norm),
         num_critics=num_critics,
         policy_period=policy_period,
@@ -213,7 +213,7 @@ def build_awac(
 def default_action_critic(env: Env, widths: tuple[int, ...], activation: str, *, layer_norm: bool = False) -> Network:
     """Values of `(observation, action)`: an MLP on both as one vector, actions scaled to [-1, 1] where bounded."""
     observed = vector_view(critic_space(env.observation_space))
-    center, half_range = _scale(env.action_space)
+    center, half_range = scale_of(env.action_space)
     rank = len(env.action_space.shape)
 
     def joined(inputs: tuple[PyTree, PyTree]):
@@ -226,7 +226,7 @@ def default_action_critic(env: Env, widths: tuple[int, ...], activation: str, *,
 
 def usual_target_entropy(space: Box) -> float:
     """-dim(A) nats for actions scaled to [-1, 1], as a differential entropy of the actions as they are."""
-    _, half_range = _scale(space)
+    _, half_range = scale_of(space)
     return float(np.sum(np.log(half_range) - 1.0))
 
 
@@ -237,7 +237,7 @@ def _squashed_policy(name: str, env: Env, widths: tuple[int, ...], activation: s
     return networks.policy(torso, distribution, state_dependent_scale=True)
 
 
-def _bounded_mode(mean: Array, observation: PyTree) -> Array:
+def bounded_mode(mean: Array, observation: PyTree) -> Array:
     """Parameters of a Gaussian whose mode is tanh(mean), inside the box of raw actions; its scale is not used."""
     del observation
     return jnp.concatenate([jnp.tanh(mean), jnp.zeros_like(mean)], -1)
@@ -252,7 +252,7 @@ def _check(name: str, env: Env) -> None:
         raise ValueError(f"{name}: observations are images of {observation}, the default networks need vectors")
 
 
-def _scale(space: Box) -> tuple[np.ndarray, np.ndarray]:
+def scale_of(space: Box) -> tuple[np.ndarray, np.ndarray]:
     """Center and half range of a bounded Box."""
     low, high = (np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high))
     return (low + high) / 2, (high - low) / 2

@@ -1,7 +1,7 @@
 """Networks as bundles of pure functions on nested dicts of arrays."""
 
 from jaxrl.networks.adapters import from_linen, from_nnx
-from jaxrl.networks.central import central_critic, side_by_side
+from jaxrl.networks.central import central_action_critic, central_critic, side_by_side
 from jaxrl.networks.core import default_unroll, feed_forward, pretrained, sequential, view
 from jaxrl.networks.ensemble import ensemble, subset
 from jaxrl.networks.feedforward import cnn, dense, mlp
@@ -10,6 +10,7 @@ from jaxrl.networks.initializers import orthogonal
 from jaxrl.networks.recurrent import gru
 
 __all__ = [
+    "central_action_critic",
     "central_critic",
     "cnn",
     "critic",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Callable
 
+import jax
 import jax.numpy as jnp
 
 from jaxrl.networks.core import sequential, view
 from jaxrl.networks.feedforward import dense
+from jaxrl.networks.heads import critic
 from jaxrl.types import Array, Network, PyTree
 
 
@@ -27,6 +29,36 @@ def central_critic(torso: Network, num_agents: int, joint: Callable[[PyTree], Ar
         return network.unroll(params, memory, observation, jnp.all(is_first, -1))
 
     return network._replace(unroll=unroll)
+
+
+def central_action_critic(
+    torso: Network, num_agents: int, joint: Callable[[PyTree], Array], flat: Callable[[Array], Array]
+) -> Network:
+    """Q_i(s, a_1 .. a_A) for each agent: outputs [..., A] for (observation [..., A, obs], action [..., A, *]).
+
+    The critics of MADDPG (Lowe et al. 2017, https://arxiv.org/abs/1706.02275), with weights that all share and a
+    one-hot of whose value it is. Q_i has a gradient in a_i alone: what others do is given to an agent, also while all
+    of their policies are improved at once.
+
+    Args:
+      torso: for vectors.
+      joint: observation [..., A, obs] -> [..., S], what is known of all.
+      flat: action [..., A, *] -> [..., A, D].
+    """
+    network = critic(torso)
+
+    def inputs(both: tuple[PyTree, Array]) -> Array:
+        observation, action = both
+        state, action, own = joint(observation), flat(action), jnp.eye(num_agents)
+        others = jax.lax.stop_gradient(action)
+        lead = action.shape[:-2]
+        mine = own[:, :, None] > 0  # [A, A, 1]: of agent i, what agent j does
+        actions = jnp.where(mine, action[..., None, :, :], others[..., None, :, :])
+        actions = actions.reshape(*lead, num_agents, -1)
+        state = jnp.broadcast_to(state[..., None, :], (*lead, num_agents, state.shape[-1]))
+        return jnp.concatenate([state, actions, jnp.broadcast_to(own, (*lead, num_agents, num_agents))], -1)
+
+    return view(network, inputs)
 
 
 def side_by_side(flat: Callable[[PyTree], Array]) -> Callable[[PyTree], Array]:
