@@ -449,6 +449,21 @@ def test_hparams_are_nested_and_each_layer_has_its_own(two_levels):
     assert get_field(changed, "own.segment_discount") == 0.5
 
 
+def test_a_row_has_the_priority_of_the_part_that_always_learns_from_it(two_levels):
+    """The worker's: the manager learns from ends of segments alone."""
+    _, _, state, data = two_levels
+
+    def reporting(x):
+        return scripted(walk)._replace(
+            update=lambda key, state, data: (state, {"priority": x + data.reward, "loss": x})
+        )
+
+    agent = hierarchical(reporting(1.0), reporting(2.0), goal_space=Discrete(3), embed=beside, period=3)
+    metrics = agent.update(KEY, state._replace(manager=(), worker=()), data)[1]
+    assert metrics.keys() == {"priority", "manager/loss", "worker/loss"}
+    np.testing.assert_array_equal(metrics["priority"], 2.0 + data.reward)
+
+
 def test_every_key_is_used_once_at_depth_three():
     """Of nested managers that would salt alike, a worker that explores, and a probabilistic stop."""
     env, goals = toys.clock(4), Discrete(2)

@@ -241,6 +241,23 @@ def test_representations_have_one_length():
     np.testing.assert_allclose(np.sum(np.asarray(x) ** 2, -1), 7.0, rtol=1e-5)
 
 
+def test_the_low_policy_is_shown_the_sphere():
+    """What the high policy says, (3, 4), is projected as representations are: to the length sqrt(2)."""
+    parts = [
+        networks.feed_forward(lambda key, inputs: (), apply)
+        for apply in (
+            lambda params, o: jnp.broadcast_to(jnp.array([3.0, 4.0, -9.0, -9.0]), (*o["achieved_goal"].shape, 4)),
+            lambda params, inputs: jnp.concatenate([inputs[1], inputs[1] - 9.0], -1),
+            lambda params, o: jnp.stack([o["achieved_goal"], o["desired_goal"]], -1).astype(jnp.float32),
+            lambda params, inputs: inputs[1].sum(-1)[None],
+        )
+    ]
+    policies = (Policy(network, diagonal_gaussian((2,))) for network in parts[:2])
+    agent, data = hiql(*policies, *parts[2:]), batch(1)
+    _, action, _ = agent.act_greedy(KEY, agent.init(KEY, HP, data), (), data.observation)
+    np.testing.assert_allclose(action, np.tile(np.sqrt(2) * np.array([0.6, 0.8]), (30, 1)), rtol=1e-5)
+
+
 def line(length=12.0, max_steps=40):
     """A place on a line that actions in [-1, 1] move along; the goal, anywhere, is reached within 0.5."""
 

@@ -253,6 +253,19 @@ def test_each_agent_of_several_learns_from_its_own_option():
         np.testing.assert_array_equal(state.data.observation, data.observation)
 
 
+def test_a_row_has_the_priority_of_who_acted():
+    def reporting(x):
+        still = scripted(lambda key, seen: jnp.zeros(seen.shape[0]))
+        return still._replace(update=lambda key, state, data: (state, {"priority": x + data.reward, "loss": x}))
+
+    agent = switch([reporting(10.0), scripted(lambda key, seen: seen), reporting(20.0)])
+    seen = {"observation": jnp.zeros((4, 2)), "option": jnp.eye(3)[jnp.array([0, 1, 2, 0])]}
+    no = jnp.zeros(4, bool)
+    metrics = agent.update(KEY, ((), (), ()), Transition(seen, no, jnp.arange(4.0), no, no, seen, {}))[1]
+    assert metrics.keys() == {"priority", "0/loss", "2/loss"}
+    np.testing.assert_array_equal(metrics["priority"], [10.0, 0.0, 22.0, 13.0])
+
+
 def test_every_key_is_used_once():
     env = toys.clock(4)
     agent, _ = small(env, separate=True)

@@ -39,11 +39,16 @@ def stages():
     return Env(reset, step, (), Box(0.0, 1.0, (1,)), Discrete(STAGES))
 
 
-def primitives(horizons=(HORIZON,) * STAGES):
+def primitives(horizons=(HORIZON,) * STAGES, deaf=None):
+    """Primitive i takes action i until it worked; the one that is `deaf` does not see that it did."""
+
     def play(i):
         return scripted(lambda key, observation: jnp.full(observation.shape[0], i, jnp.int32))
 
-    return [Primitive(play(i), lambda observation: observation[..., 0] > 0, h) for i, h in enumerate(horizons)]
+    def termination(i):
+        return lambda observation: (observation[..., 0] > 0) & (i != deaf)
+
+    return [Primitive(play(i), termination(i), h) for i, h in enumerate(horizons)]
 
 
 def retrying(key, seen):
@@ -61,7 +66,7 @@ def plodding(key, seen):
 def test_segments_and_histories_of_a_plain_loop():
     env, horizons = stages(), (1, 2, 3)
     gate = hierarchies.keeper(STAGES, "chosen")
-    agent = sequencer(primitives(horizons), gate, history=2)
+    agent = sequencer(primitives(horizons, deaf=1), gate, history=2)
 
     @jax.jit
     def play(key):
@@ -76,7 +81,8 @@ def test_segments_and_histories_of_a_plain_loop():
         history, age = np.zeros((2, STAGES + 1)), 0
         for t in range(50):
             option = data.action[t, i]
-            reached, last = data.next_observation[t, i, 0] > 0, data.terminated[t, i] | data.truncated[t, i]
+            reached = data.next_observation[t, i, 0] > 0 and option != 1
+            last = data.terminated[t, i] | data.truncated[t, i]
             end, age = last or reached or age + 1 == horizons[option], age + 1
             assert (upper.extras["weight"][t, i] > 0) == end
             if not end:

@@ -58,6 +58,10 @@ def test_physics_by_hand():
     after, _ = env.step(KEY, state, jnp.float32([-1.0, 0.0]), env.params)  # the wall above
     np.testing.assert_allclose(after.velocity, [0.0, 0.4], rtol=1e-6)
     np.testing.assert_allclose(after.position, [1.05, 2.54], rtol=1e-6)
+    state = state._replace(position=jnp.float32([1.95, 3.05]), velocity=jnp.float32([1.0, -1.0]))
+    after, _ = env.step(KEY, state, jnp.float32([0.5, -0.5]), env.params)  # a corner: down it goes, and left is a wall
+    np.testing.assert_allclose(after.velocity, [1.0, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(after.position, [2.05, 3.05], rtol=1e-6)
 
 
 def test_no_walk_leaves_the_free_cells():
