@@ -13,6 +13,7 @@ HEAVY = SIMULATORS | {"flax", "h5py", "orbax", "tyro", "matplotlib", "safetensor
 RANKS = [
     {"parallel"},
     {"returns", "losses", "divergences", "spaces", "statistics", "optim", "untrusted", "counters", "keys", "key_reuse"},
+    {"game_theory"},
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
     {"action_values", "buffers", "curricula", "exploration"},
@@ -20,7 +21,7 @@ RANKS = [
     {"transforms", "rewards"},
     {"agents"},
     {"combinators"},
-    {"presets", "factory"},
+    {"presets", "factory", "psro"},
     {"policy_file", "checkpoints"},
     {"cli"},
     {"runs"},
