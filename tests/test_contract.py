@@ -15,7 +15,7 @@ from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
 from jaxrl.presets import PRESETS
 from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Repeated, Tuple, zeros
-from jaxrl.tree import field_names, find
+from jaxrl.tree import find, get_field
 from jaxrl.types import TimeStep, Transition
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -37,7 +37,6 @@ VARIANTS = {
     "ppo-for-all": ("ppo", dict(identify=True), CROWD),
     "ppo-for-each": ("ppo", dict(sharing="independent"), CROWD),
     "ppo-for-kinds": ("ppo", {}, Tuple((Discrete(2),) * toys.CROWD)),
-    "dqn-for-all": ("dqn", dict(prioritized=True), CROWD),
     "ippo": ("ippo", {}, CROWD),
     "mappo": ("mappo", dict(identify=True), CROWD),
     "mappo-recurrent": ("mappo", dict(recurrent=True, memory_size=8, normalize_reward=True), CROWD),
@@ -49,6 +48,7 @@ VARIANTS = {
     "mdpo": ("mdpo", {}, PLANE),
     "props": ("props", {}, Discrete(3)),
     "dqn": ("dqn", {}, Discrete(3)),
+    "dqn-for-all": ("dqn", dict(prioritized=True), CROWD),
     "dqn-normalized": ("dqn", dict(normalize_observation=True, prioritized=True, n_step=2), Discrete(3)),
     "dqn-once-stored": ("dqn", dict(store_next_observation=False), Discrete(3)),
     "c51": ("c51", dict(num_atoms=5), Discrete(3)),
@@ -334,7 +334,7 @@ def test_every_preset_fits_its_agent():
         assert preset.keys() <= loop | static_arguments(AGENTS[name]).keys()
         _, hparams = jaxrl.make_agent(name, toys.clock()._replace(action_space=space), preset=env_name)
         for number, value in preset["hparams"].items():
-            assert number in field_names(hparams) and value in jax.tree.leaves(hparams), (env_name, number)
+            assert get_field(hparams, number) == value, (env_name, number)
     env = toys.clock()._replace(action_space=PLANE)
     _, hparams = jaxrl.make_agent("ppo", env, preset="Pendulum-v1", normalize_reward=False)
     assert hparams.agent.discount == 0.95

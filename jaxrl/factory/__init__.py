@@ -188,7 +188,7 @@ def make_agent(
         # A static choice may leave out a part that the preset has numbers for (`normalize_reward=False`).
         hparams = replace_fields(agent.hparams, **recipe.numbers)
         names = field_names(hparams)
-        numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k in names}
+        numbers = {k: v for k, v in tuned.get("hparams", {}).items() if k.rpartition(".")[2] in names}
         hparams = replace_fields(hparams, **numbers)
         found = {k: v for k, v in discounts(hparams).items() if k not in numbers}
         return agent._replace(hparams=replace_fields(hparams, **found))
