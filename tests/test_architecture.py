@@ -18,7 +18,7 @@ RANKS = [
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
     {"action_values", "buffers", "curricula", "exploration"},
     {"interaction", "evaluation", "loop", "data", "sweeps", "halving"},
-    {"transforms", "rewards"},
+    {"transforms", "rewards", "explain"},
     {"agents"},
     {"combinators"},
     {"presets", "factory", "psro"},
