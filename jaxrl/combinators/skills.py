@@ -7,6 +7,7 @@ from typing import Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl.combinators import observations
 from jaxrl.combinators.frozen import frozen
 from jaxrl.combinators.lift import salted
 from jaxrl.loop import merge_metrics
@@ -142,7 +143,7 @@ def choose_skills(agent: Agent, choose: Callable[[PyTree, PyTree], Array]) -> Ag
 
 def join(observation: PyTree, skill: Array) -> dict[str, PyTree]:
     """What an agent with skills sees: a dict of the observation (its parts, where it is a dict itself) and "skill"."""
-    return {**(observation if isinstance(observation, dict) else {"observation": observation}), "skill": skill}
+    return observations.join(observation, "skill", skill)
 
 
 def joined_space(space: Space, skill: Space) -> Dict:
@@ -151,7 +152,4 @@ def joined_space(space: Space, skill: Space) -> Dict:
     Raises:
       ValueError: if the observation has a part of that name already.
     """
-    names = space.spaces if isinstance(space, Dict) else {"observation": space}
-    if "skill" in names:
-        raise ValueError(f"with_skills: the observation has a part called 'skill' already, it is {space}")
-    return Dict({**names, "skill": skill})
+    return observations.joined_space(space, "skill", skill)
