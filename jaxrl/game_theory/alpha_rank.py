@@ -71,4 +71,5 @@ def _stationary(rates: np.ndarray) -> np.ndarray:
     share = np.ones(n)
     for k in range(1, n):
         share[k] = share[:k] @ rates[:k, k]
+        share[: k + 1] /= share[: k + 1].max()  # what is 1e300 times as likely as another would overflow
     return share / share.sum()

@@ -46,9 +46,10 @@ def uniform(payoffs: Array) -> list[Array]:
 
 def action_values(payoffs: Array, strategies: Profile, player: int) -> Array:
     """u_i(a, sigma_-i) = E[M_i[a, a_-i]], a_-i ~ sigma_-i: what each action of `player` gets, [n_i]."""
-    values = jnp.moveaxis(payoffs[player], player, 0)
-    for strategy in reversed([s for j, s in enumerate(strategies) if j != player]):
-        values = values @ strategy
+    others = [j for j in range(len(strategies)) if j != player]
+    values = payoffs[player].transpose((player, *others))  # of NumPy's arrays, too, which then are not compiled
+    for j in reversed(others):
+        values = values @ strategies[j]
     return values
 
 
