@@ -27,6 +27,7 @@ _DIAGNOSTIC = """
 """
 _MAZES = "umaze medium large giant"
 _MJX = "cartpole_swingup reacher runner"
+_PARTICLES = "spread reference speaker_listener tag"
 _PLAYGROUND = """
     AcrobotSwingup AcrobotSwingupSparse BallInCup CartpoleBalance CartpoleBalanceSparse CartpoleSwingup
     CartpoleSwingupSparse CheetahRun FingerSpin FingerTurnEasy FingerTurnHard FishSwim HopperHop HopperStand HumanoidRun
@@ -46,6 +47,7 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"quadrotor/{task}": ("jaxrl.envs.quadrotor", "quadrotor", (task,)) for task in ("hover", "figure_eight")},
     **{name: ("jaxrl.envs.memory", name, ()) for name in ("memory_chain", "t_maze")},
+    **{name: ("jaxrl.envs.particles", name, ()) for name in _PARTICLES.split()},
 }
 
 
