@@ -1,6 +1,6 @@
 """OTA (system 104) beside HIQL and flat learners of goals, offline in point mazes: success, and the order of values.
 
-    python benchmarks/evidence/ota.py [medium] [giant] [giant-stitch]
+    python benchmarks/evidence/ota.py [medium] [giant] [medium-stitch]
 
 Each method has three settings to choose from and shows the one with the most success on four seeds; the table is of
 eight others. The high level's value is held against the exact distance in the maze: by rank over the cells, and by the
@@ -162,6 +162,6 @@ if __name__ == "__main__":
         {
             "medium": lambda: compare("medium", "navigate"),
             "giant": lambda: compare("giant", "navigate"),
-            "giant-stitch": lambda: compare("giant", "stitch"),
+            "medium-stitch": lambda: compare("medium", "stitch"),
         },
     )
