@@ -86,7 +86,7 @@ def against(env: Env, agent: Agent, state: PyTree = None, *, player: int = 0, gr
         if num == 2:
             rows = jax.tree.map(lambda x: x[None], rows)
         return jax.tree.map(
-            lambda x, r: jnp.concatenate([r[:player], x[None].astype(r.dtype), r[player:]]), action, rows
+            lambda x, r: jnp.concatenate([r[:player], jnp.asarray(x, r.dtype)[None], r[player:]]), action, rows
         )
 
     def part(extras: dict[str, PyTree], take: Any) -> dict[str, PyTree]:
