@@ -15,7 +15,7 @@ import toys
 
 import jaxrl
 from jaxrl.combinators.shard import devices_mesh, one_of, shard
-from jaxrl.spaces import Box, Discrete
+from jaxrl.spaces import Box, Discrete, Repeated
 
 SHARDS, UPDATES = 8, 6
 SMALL = dict(widths=(4,), num_minibatches=2, num_epochs=2, buffer_size=24, min_buffer_size=8, batch_size=4)
@@ -28,6 +28,8 @@ LEARNERS = {
     "sac": ("sac", dict(updates_per_step=2), PLANE),
     "td3": ("td3", dict(normalize_observation=True), PLANE),
     "pqn": ("pqn", {}, Discrete(3)),
+    "hierarchical": ("hierarchical", dict(period=2, goal_entries=(0,), goal_grid=3), Discrete(3)),
+    "qmix": ("qmix", dict(mixing_size=4), Repeated(Discrete(2), toys.CROWD)),
 }
 
 
@@ -36,8 +38,9 @@ def make(name, num_envs=1, unroll_length=4):
     from jaxrl.factory import AGENTS, static_arguments
 
     agent_name, static, space = LEARNERS[name]
-    env = toys.clock(3, truncates=False)._replace(action_space=space)
-    allowed = static_arguments(AGENTS[agent_name])
+    many = isinstance(space, Repeated)
+    env = toys.crowd(actions=space.space) if many else toys.clock(3, truncates=False)._replace(action_space=space)
+    allowed = static_arguments(AGENTS[agent_name], env=env)
     static = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
     agent, hparams = jaxrl.make_agent(agent_name, env, **static)
     return jaxrl.online(agent, env, num_envs=num_envs, unroll_length=unroll_length), hparams
