@@ -57,7 +57,6 @@ TASKS = [
     *[Task(f"{agent} Breakout-MinAtar", "Breakout-MinAtar", 8, "random 0.5", agent) for agent in VALUE_BASED],
     *[Task(f"{agent} Pendulum-v1", "Pendulum-v1", 8, "solved at about -150", agent) for agent in ("sac", "td3")],
     Task("hierarchical key_door", "key_door", 8, "at most 1", "hierarchical"),
-    Task("option_critic four_rooms", "four_rooms", 8, "at most 1", "option_critic"),
     *[Task(f"{agent} mjx/reacher", "mjx/reacher", 8, "at most 150", agent) for agent in ("sac", "td3")],
 ]
 

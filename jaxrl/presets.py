@@ -178,12 +178,6 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         goal_grid=3,
         hparams={"manager.learning_rate": 1e-3, "worker.learning_rate": 1e-3},
     ),
-    ("option_critic", "four_rooms"): dict(
-        num_envs=32,
-        unroll_length=64,
-        steps=1_000_000,
-        hparams={"worker.learning_rate": 1e-3, "gate.learning_rate": 1e-3},
-    ),
     ("sac", "mjx/reacher"): _replayed_control(100_000, 0.97, "temperature_learning_rate"),
     ("td3", "mjx/reacher"): _replayed_control(100_000, 0.97),
 }
