@@ -6,6 +6,8 @@ HIERARCHICAL, SEGMENTS = "jaxrl/combinators/hierarchy/hierarchical.py", "jaxrl/c
 RELABEL, SEQUENCER = "jaxrl/combinators/hierarchy/relabel.py", "jaxrl/combinators/hierarchy/sequencer.py"
 OPTIONS, SWITCH = "jaxrl/combinators/hierarchy/options.py", "jaxrl/combinators/hierarchy/switch.py"
 TEST, LOOP = "tests/test_hierarchical.py", "tests/test_hierarchical.py::test_segments_are_those_of_a_plain_loop"
+RELATIVE = f"{TEST}::test_relative_goals_stay_where_they_are"
+CORRECTION = f"{TEST}::test_the_correction_chooses_the_goal_that_explains_what_was_done"
 OPTION_ROWS = "tests/test_options.py::test_what_gate_and_worker_learn_from"
 SWITCH_ROWS = "tests/test_options.py::test_each_agent_of_several_learns_from_its_own_option"
 CALLS = "tests/test_options.py::test_call_and_return_by_hand"
@@ -59,7 +61,7 @@ MANAGERS = [
         HIERARCHICAL,
         "jnp.full(memory.ended.shape, 0.5)",
         "jnp.zeros(memory.ended.shape)",
-        TEST,
+        f"{TEST}::test_acting_greedily_it_stops_where_that_is_likely",
     ),
     Mutation(
         "manager learns from rows that end no segment",
@@ -104,7 +106,7 @@ MANAGERS = [
         LOOP,
     ),
     Mutation(
-        "worker bootstraps within its trace into the next goal",
+        "worker's trace runs on under the next goal",
         HIERARCHICAL,
         "truncated=data.truncated | end,",
         "truncated=data.truncated,",
@@ -115,49 +117,56 @@ MANAGERS = [
         HIERARCHICAL,
         "        seen = embed(observation, resolve(segment.start, segment.action))\n        below",
         "        seen = embed(observation, resolve(observation, segment.action))\n        below",
-        TEST,
+        RELATIVE,
     ),
     Mutation(
         "worker's successor has the relative goal as it was said",
         HIERARCHICAL,
         "next_observation=embed(data.next_observation, goal),",
         "next_observation=embed(data.next_observation, segment.action),",
-        TEST,
+        RELATIVE,
     ),
     Mutation(
         "worker's reward is for the relative goal as it was said",
         HIERARCHICAL,
         '"goal": resolve(segment.start, segment.action)})',
         '"goal": segment.action})',
-        TEST,
+        RELATIVE,
     ),
     Mutation(
         "worker's memory lives on under the next goal",
         HIERARCHICAL,
         "HierarchicalMemory(above, select(memory.ended, below, memory.worker), segment, memory.ended)",
         "HierarchicalMemory(above, memory.worker, segment, memory.ended)",
-        TEST,
+        f"{TEST}::test_a_worker_forgets_with_every_goal",
     ),
     Mutation(
         "worker's reward model does not learn",
         HIERARCHICAL,
         "        state = state._replace(intrinsic=learned)\n",
         "",
-        TEST,
+        f"{TEST}::test_a_learned_reward_is_that_of_today",
+    ),
+    Mutation(
+        "worker's priority in a replay outside is its manager's",
+        SEGMENTS,
+        '{"priority": below["priority"]} if "priority" in below',
+        '{"priority": above["priority"]} if "priority" in above',
+        f"{TEST}::test_a_row_has_the_priority_of_the_part_that_always_learns_from_it",
     ),
     Mutation(
         "correction: the last step of a segment does not count",
         RELABEL,
         '<= data.extras["age"][..., None]',
         '< data.extras["age"][..., None]',
-        f"{TEST}::test_the_correction_chooses_the_goal_that_explains_what_was_done",
+        CORRECTION,
     ),
     Mutation(
         "correction: candidates outside of what a manager can say",
         RELABEL,
         "jnp.clip(jnp.concatenate([reached[None], reached + noise]), low, high)",
         "jnp.concatenate([reached[None], reached + noise])",
-        TEST,
+        CORRECTION,
     ),
     Mutation(
         "trace: actions one row late",
@@ -201,7 +210,14 @@ CHOICES = [
         OPTIONS,
         "(k, jnp.arange(n))",
         "(k, jnp.zeros(n, jnp.int32))",
-        "tests/test_options.py",
+        "tests/test_options.py::test_rows_have_keys_of_their_own",
+    ),
+    Mutation(
+        "options of options: both gates draw with one key",
+        OPTIONS,
+        "salt = SALT + 4 * len(find(worker.hparams, GateAndWorker))",
+        "salt = SALT",
+        "tests/test_options.py::test_gates_of_two_levels_choose_apart",
     ),
     Mutation(
         "switch: every agent learns from all rows",
@@ -216,6 +232,13 @@ CHOICES = [
         'data.truncated | (then["option"][..., i] == 0)',
         "data.truncated",
         SWITCH_ROWS,
+    ),
+    Mutation(
+        "switch: priorities of agents that did not act",
+        SWITCH,
+        "sum(option[..., i] * x for",
+        "sum(x for",
+        "tests/test_options.py::test_a_row_has_the_priority_of_who_acted",
     ),
     Mutation(
         "switch: agents act with one key",
