@@ -13,7 +13,8 @@ from jaxrl import action_values, networks
 from jaxrl.action_values import additive, mixed, monotonic
 from jaxrl.agents.dqn import DQNHparams, dqn
 from jaxrl.combinators.multi_agent import as_team, team_env
-from jaxrl.factory.multi_agent import build_mixed_dqn, for_team
+from jaxrl.factory.joint import build_mixed_dqn
+from jaxrl.factory.multi_agent import for_team
 from jaxrl.spaces import Box, Discrete, Repeated
 from jaxrl.tree import replace_fields
 from jaxrl.types import Transition
