@@ -25,6 +25,8 @@ _DIAGNOSTIC = """
     action_reward constant_reward discount masked_action_reward memory multi_discrete_action_reward
     observation_action_reward observation_reward truncation
 """
+_GRIDS = "bit_flip four_rooms foraging key_door predator_prey"
+_KITCHENS = "asymmetric_advantages cramped_room forced_coordination"
 _MAZES = "umaze medium large giant"
 _MJX = "cartpole_swingup reacher runner"
 _PARTICLES = "spread reference speaker_listener tag"
@@ -43,7 +45,8 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
     **{f"mjx/point_maze/{size}": ("jaxrl.envs.mjx.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"playground/{name}": ("jaxrl.envs.playground", "make_playground", (name,)) for name in _PLAYGROUND.split()},
-    **{name: (f"jaxrl.envs.{name}", name, ()) for name in ("bit_flip", "four_rooms", "key_door")},
+    **{name: (f"jaxrl.envs.{name}", name, ()) for name in _GRIDS.split()},
+    **{f"kitchen/{layout}": ("jaxrl.envs.kitchen", "kitchen", (layout,)) for layout in _KITCHENS.split()},
     **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"quadrotor/{task}": ("jaxrl.envs.quadrotor", "quadrotor", (task,)) for task in ("hover", "figure_eight")},
     **{name: ("jaxrl.envs.memory", name, ()) for name in ("memory_chain", "t_maze")},

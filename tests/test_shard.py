@@ -30,7 +30,8 @@ def on_devices(tmp_path_factory):
     out = tmp_path_factory.mktemp("shards") / "found.npz"
     environ = {**os.environ, "PYTHONPATH": str(TESTS), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environ.setdefault("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-    subprocess.run([sys.executable, TESTS / "shards.py", out, "ppo,sac,hierarchical,qmix"], check=True, env=environ, timeout=600)
+    names = "ppo,sac,hierarchical,qmix"
+    subprocess.run([sys.executable, TESTS / "shards.py", out, names], check=True, env=environ, timeout=600)
     return dict(np.load(out))
 
 
