@@ -26,7 +26,7 @@ FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes"
 
 @pytest.fixture(scope="module")
 def on_devices(tmp_path_factory):
-    """What `shards.py` finds for PPO, SAC, a hierarchy and a team on 8 forced devices, and for 8 shards on one of them."""
+    """What `shards.py` finds for these learners on 8 forced devices, and for 8 shards on one of them."""
     out = tmp_path_factory.mktemp("shards") / "found.npz"
     environ = {**os.environ, "PYTHONPATH": str(TESTS), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     environ.setdefault("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
