@@ -25,6 +25,10 @@ _DIAGNOSTIC = """
     action_reward constant_reward discount masked_action_reward memory multi_discrete_action_reward
     observation_action_reward observation_reward truncation
 """
+_GAMES = """
+    chicken climbing climbing_3 cyclic matching_pennies penalty penalty_3 prisoners_dilemma rock_paper_scissors
+    stag_hunt
+"""
 _GRIDS = "bit_flip four_rooms foraging key_door predator_prey"
 _KITCHENS = "asymmetric_advantages cramped_room forced_coordination"
 _MAZES = "umaze medium large giant"
@@ -50,6 +54,8 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"quadrotor/{task}": ("jaxrl.envs.quadrotor", "quadrotor", (task,)) for task in ("hover", "figure_eight")},
     **{name: ("jaxrl.envs.memory", name, ()) for name in ("memory_chain", "t_maze")},
+    **{name: (f"jaxrl.envs.{module}", name, ()) for name, module in (("merge2", "merge"), ("trust_dilemma",) * 2)},
+    **{f"games/{name}": ("jaxrl.envs.games", "game", (name,)) for name in _GAMES.split()},
     **{name: ("jaxrl.envs.particles", name, ()) for name in _PARTICLES.split()},
 }
 
