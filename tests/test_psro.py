@@ -48,6 +48,19 @@ def test_exact_responses_end_at_an_equilibrium(matrix):
         np.testing.assert_allclose(np.sort(result.strategies[0]), 1 / 3, atol=1e-6)
 
 
+def test_payoffs_are_those_of_the_policies_that_stayed():
+    """Also where one player's response gained nothing and was given up, and another took its place later."""
+    generator = np.random.default_rng(0)
+    uneven = 0
+    for _ in range(20):
+        game = generator.normal(size=(2, 4, 5)).astype(np.float32)
+        result = psro(KEY, matrix_game(game), lambda x: [np.full(n, 1 / n) for n in x.shape[1:]], num_iterations=8)
+        np.testing.assert_array_equal(result.payoffs, game[(slice(None), *np.ix_(*result.populations))])
+        gained = result.gains > 1e-6
+        uneven += any(gained[t].sum() == 1 and gained[t + 1 :, ~gained[t]].any() for t in range(len(gained)))
+    assert uneven > 2  # games in which that happened
+
+
 def test_what_a_response_gains_is_the_exploitability_of_the_mixture():
     game = gt.two_player(cyclic())
     gains = psro(KEY, matrix_game(game), gt.meta_solver("nash"), num_iterations=20).gains
