@@ -17,7 +17,6 @@ from jaxrl import spaces
 from jaxrl.envs import parts, pictures
 from jaxrl.types import Array, Env, TimeStep
 
-_MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])  # up, down, left, right
 _PLANT, _STAG = (60, 160, 75), (140, 90, 50)
 
 
@@ -91,13 +90,15 @@ def trust_dilemma(
         count = jnp.cumsum(~taken)
         return jnp.sum(count <= jnp.floor(draw * count[-1])).astype(jnp.int32)
 
+    def shift(move: Array) -> Array:
+        """[..., 2], rows and columns of up, down, left, right; no table to look them up in."""
+        ups, downs, lefts, rights = ((move == i).astype(jnp.int32) for i in range(4))
+        return jnp.stack([downs - ups, rights - lefts], -1)
+
     def walk(cell: Array, move: Array) -> Array:
         """The cell after a move [2], within walls."""
-        row, column = (
-            jnp.clip(cell // size + move[..., 0], 0, size - 1),
-            jnp.clip(cell % size + move[..., 1], 0, size - 1),
-        )
-        return row * size + column
+        row = jnp.clip(cell // size + move[..., 0], 0, size - 1)
+        return row * size + jnp.clip(cell % size + move[..., 1], 0, size - 1)
 
     def reset(key: Array, params: TrustDilemmaParams):
         del params
@@ -119,12 +120,12 @@ def trust_dilemma(
         down = (column == 0) | ((row != 0) & (draws[1] < 0.5))
         nearer = jnp.where(down, jnp.stack([jnp.sign(row), 0]), jnp.stack([0, jnp.sign(column)]))
         lost = ((row == 0) & (column == 0)) | (draws[2] >= params.chase)
-        anywhere = jnp.asarray(_MOVES)[(draws[1] * 4).astype(jnp.int32)]
+        anywhere = shift((draws[1] * 4).astype(jnp.int32))
         return walk(state.stag, jnp.where(lost, anywhere, nearer))
 
     def step(key: Array, state: TrustDilemmaState, action: Array, params: TrustDilemmaParams):
         draws = jax.random.uniform(key, (4 + num_plants,))
-        stag, agents = hunt(draws, state, params), walk(state.agents, jnp.asarray(_MOVES)[action])
+        stag, agents = hunt(draws, state, params), walk(state.agents, shift(action))
         there = agents == stag
         on = (agents[:, None] == state.plants) & ~there[:, None]  # [2, K]
         reward = jnp.where(there, jnp.where(jnp.all(there), params.stag, params.mauled), 0.0)
