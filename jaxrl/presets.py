@@ -9,12 +9,12 @@ _CONTINUOUS: dict[str, Any] = dict(num_envs=4, unroll_length=1, steps=100_000, u
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("ppo", "ippo", "mappo"), dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={})),
-    "maddpg": _CONTINUOUS,
     **dict.fromkeys(("vdn", "qmix"), _OFF_POLICY | {"batch_size": 128}),
     **dict.fromkeys(
         ("recurrent_vdn", "recurrent_qmix"),
         dict(num_envs=16, unroll_length=16, steps=500_000, updates_per_step=8, hparams={}),
     ),
+    "maddpg": _CONTINUOUS,
     "mdpo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
     "props": dict(num_envs=16, unroll_length=32, steps=500_000, hparams={}),
     **dict.fromkeys(

@@ -33,8 +33,3 @@ def pytest_runtest_setup(item):
     quick = not any(item.get_closest_marker(name) for name in ("slow", "optimized"))
     jax.config.update("jax_disable_most_optimizations", quick)
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick).lower()
-
-
-@pytest.fixture
-def quick_compilation():
-    """The default."""

@@ -18,8 +18,6 @@ from jaxrl.spaces import Box, Dict, Discrete, MultiDiscrete, Repeated, Tuple, ze
 from jaxrl.tree import find, get_field
 from jaxrl.types import TimeStep, Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 NUM_ENVS, LENGTH = 4, 4
 

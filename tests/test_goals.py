@@ -25,8 +25,6 @@ from jaxrl.policy_file import load_policy
 from jaxrl.transforms import chain
 from jaxrl.types import Agent, Transition, no_memory
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 LENGTHS = (6, 1, 9, 4)
 D = sum(LENGTHS)

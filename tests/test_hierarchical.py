@@ -24,8 +24,6 @@ from jaxrl.spaces import Box, Discrete
 from jaxrl.tree import edit_hparams, get_field, replace_fields
 from jaxrl.types import Agent, Env, TimeStep, Transition, no_memory
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 DISCOUNT = 0.9
 NUM_ENVS, LENGTH = 4, 40

@@ -15,8 +15,6 @@ from jaxrl.spaces import Box, Dict
 from jaxrl.transforms import chain
 from jaxrl.types import Env, Policy, TimeStep, Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 S, A, E = 9, 3, 2
 HP = HIQLHparams(discount=0.9, expectile=0.7, high_inverse_temperature=2.0, low_inverse_temperature=4.0)

@@ -19,8 +19,6 @@ from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
 from jaxrl.types import Policy, Transition
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 DISCOUNT = 0.8
 S, K, A = 3, 2, 2  # states, options, actions

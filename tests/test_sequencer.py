@@ -14,8 +14,6 @@ from jaxrl.loop import example_data
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Env, TimeStep
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 STAGES, HORIZON, CHANCE = 3, 2, 0.4
 

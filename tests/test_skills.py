@@ -25,8 +25,6 @@ from jaxrl.rewards.metra import METRAHparams
 from jaxrl.spaces import Box, Dict, Discrete
 from jaxrl.types import Agent, Transition, no_memory
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [0.0, 1.5]], np.float32)
 

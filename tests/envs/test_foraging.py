@@ -10,8 +10,6 @@ from jaxrl.envs import pictures
 from jaxrl.envs.check import check_env
 from jaxrl.envs.foraging import EAST, LOAD, NONE, NORTH, SOUTH, WEST, ForagingState, foraging
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 DIRECTIONS = {NORTH: (-1, 0), SOUTH: (1, 0), WEST: (0, -1), EAST: (0, 1)}
 

@@ -9,8 +9,6 @@ from jaxrl.envs import four_rooms as rooms
 from jaxrl.envs import make, pictures
 from jaxrl.envs.check import check_env
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 ENV = rooms.four_rooms()
 STEP = jax.jit(jax.vmap(ENV.step, (0, 0, 0, None)))

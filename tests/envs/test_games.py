@@ -11,8 +11,6 @@ from jaxrl import spaces
 from jaxrl.envs import games, pictures
 from jaxrl.envs.check import check_env
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 UNLIKE = np.random.default_rng(0).normal(size=(3, 2, 3, 4)).astype(np.float32)
 TABLES = {

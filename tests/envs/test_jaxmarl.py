@@ -14,8 +14,6 @@ from jaxrl.envs import particles
 from jaxrl.envs.check import check_env
 from jaxrl.envs.jaxmarl import from_jaxmarl, make_jaxmarl
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 INSTALLED = importlib.util.find_spec("jaxmarl") is not None
 needs_jaxmarl = pytest.mark.skipif(not INSTALLED, reason="JaxMARL is not installed")

@@ -9,8 +9,6 @@ from jaxrl.envs import make, pictures
 from jaxrl.envs.check import check_env
 from jaxrl.envs.key_door import KeyDoorState, key_door
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 ENVS = {False: key_door(), True: key_door(continuous=True)}
 STEPS = {continuous: jax.jit(env.step) for continuous, env in ENVS.items()}

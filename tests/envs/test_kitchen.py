@@ -10,8 +10,6 @@ from jaxrl.envs.check import check_env
 from jaxrl.envs.kitchen import LAYERS, LAYOUTS, KitchenState, kitchen, layouts, picture, views
 from jaxrl.envs.kitchen.rules import DISH, DOWN, INTERACT, LEFT, NOTHING, ONION, RIGHT, SOUP, STAY, UP
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 
 

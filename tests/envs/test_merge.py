@@ -9,8 +9,6 @@ from jaxrl.envs import pictures
 from jaxrl.envs.check import check_env
 from jaxrl.envs.merge import Merge2State, merge2
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 ENV = merge2()
 QUIET = ENV.params._replace(noise=jnp.float32(0.0))

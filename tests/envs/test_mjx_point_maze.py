@@ -11,8 +11,6 @@ import pytest
 from jaxrl.envs import make, point_maze
 from jaxrl.envs.mjx import point_maze as balls
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NUM, STEPS = 8, 100
 
 

@@ -12,8 +12,6 @@ from jaxrl.envs.check import check_env
 from jaxrl.envs.particles import world
 from jaxrl.envs.particles.tag import outside
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 NUM = 12  # states that the rules are looked at in
 MOVES = [(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)]

@@ -7,8 +7,6 @@ import pytest
 
 from jaxrl.envs import make, pictures, transforms
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_files_are_read_back(tmp_path, count):

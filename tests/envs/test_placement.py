@@ -9,8 +9,6 @@ import pytest
 
 from jaxrl.envs import placement
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_distinct_cells_are_uniform():
     """All 5 * 4 * 3 sequences, each for exactly one of the 60 boxes of uniform numbers."""

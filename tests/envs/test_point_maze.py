@@ -14,8 +14,6 @@ from jaxrl.envs.check import check_env
 from jaxrl.envs.point_maze.maps import corners
 from jaxrl.envs.point_maze.task import move
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 OTHER = {"reward": "dense", "view": "goal", "random_goal": True, "random_start": False}
 DATA = {

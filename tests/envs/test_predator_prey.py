@@ -13,8 +13,6 @@ from jaxrl.envs import predator_prey as module
 from jaxrl.envs.check import check_env
 from jaxrl.envs.predator_prey import CATCH, DOWN, LEFT, RIGHT, STAY, UP, PredatorPreyState, predator_prey
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 WAYS = {UP: (-1, 0), DOWN: (1, 0), LEFT: (0, -1), RIGHT: (0, 1)}
 SIZE, SPEEDS, REST, PENALTY = 4, (1.0, 1.0, 0.25), 0.25, 1.5

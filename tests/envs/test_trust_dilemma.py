@@ -9,8 +9,6 @@ from jaxrl.envs import pictures
 from jaxrl.envs.check import check_env
 from jaxrl.envs.trust_dilemma import TrustDilemmaState, trust_dilemma
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(0)
 MOVES = [(-1, 0), (1, 0), (0, -1), (0, 1)]
 ENV = trust_dilemma()
