@@ -1,7 +1,7 @@
 """Networks as bundles of pure functions on nested dicts of arrays."""
 
 from jaxrl.networks.adapters import from_linen, from_nnx
-from jaxrl.networks.central import central_action_critic, central_critic, side_by_side
+from jaxrl.networks.central import central_action_critic, central_critic, counterfactual_critic, side_by_side
 from jaxrl.networks.core import default_unroll, feed_forward, pretrained, sequential, view
 from jaxrl.networks.ensemble import ensemble, subset
 from jaxrl.networks.feedforward import cnn, dense, mlp
@@ -13,6 +13,7 @@ __all__ = [
     "central_action_critic",
     "central_critic",
     "cnn",
+    "counterfactual_critic",
     "critic",
     "default_unroll",
     "dense",

@@ -61,6 +61,35 @@ def central_action_critic(
     return view(network, inputs)
 
 
+def counterfactual_critic(
+    torso: Network, num_agents: int, num_actions: int, joint: Callable[[PyTree], Array]
+) -> Network:
+    """Q_i(s, (a_-i, .)) for each agent and each action of its own: outputs [..., A, K] for (observation, action).
+
+    The critic of COMA (Foerster et al. 2018, https://arxiv.org/abs/1705.08926): what its baseline sums over is one
+    evaluation. All agents share the weights, and each sees the state, what the others do, one-hot (zeros in the place
+    of its own action), and a one-hot of whose values these are.
+
+    Args:
+      torso: for vectors.
+      num_actions: K.
+      joint: observation [..., A, obs] -> [..., S], what is known of all.
+
+    The action is int [..., A]; -1 is that of who is out, and is zeros to the others.
+    """
+    network = sequential(torso, dense(num_actions))
+
+    def inputs(both: tuple[PyTree, Array]) -> Array:
+        observation, action = both
+        state, own, lead = joint(observation), jnp.eye(num_agents), action.shape[:-1]
+        taken = jax.nn.one_hot(action, num_actions)[..., None, :, :]
+        others = ((1.0 - own)[:, :, None] * taken).reshape(*lead, num_agents, -1)
+        state = jnp.broadcast_to(state[..., None, :], (*lead, num_agents, state.shape[-1]))
+        return jnp.concatenate([state, others, jnp.broadcast_to(own, (*lead, num_agents, num_agents))], -1)
+
+    return view(network, inputs)
+
+
 def side_by_side(flat: Callable[[PyTree], Array]) -> Callable[[PyTree], Array]:
     """The observations of all agents in one vector: `flat` gives [..., A, D], and this [..., A * D]."""
 
