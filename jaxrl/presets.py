@@ -15,6 +15,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         dict(num_envs=16, unroll_length=16, steps=500_000, updates_per_step=8, hparams={}),
     ),
     "maddpg": _CONTINUOUS,
+    "coma": dict(num_envs=64, unroll_length=16, steps=1_000_000, hparams={}),
     "mdpo": dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={}),
     "props": dict(num_envs=16, unroll_length=32, steps=500_000, hparams={}),
     **dict.fromkeys(

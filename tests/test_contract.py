@@ -39,6 +39,8 @@ VARIANTS = {
     "mappo": ("mappo", dict(identify=True), CROWD),
     "mappo-recurrent": ("mappo", dict(recurrent=True, memory_size=8, normalize_reward=True), CROWD),
     "maddpg": ("maddpg", dict(prioritized=True, identify=True), Repeated(PLANE, toys.CROWD)),
+    "coma": ("coma", dict(identify=True, normalize_reward=True), CROWD),
+    "coma-recurrent": ("coma", dict(recurrent=True, memory_size=8), CROWD),
     "vdn": ("vdn", dict(n_step=2, identify=True), CROWD),
     "qmix": ("qmix", dict(prioritized=True), CROWD),
     "recurrent_vdn": ("recurrent_vdn", dict(memory_size=8, sequence_length=4), CROWD),

@@ -81,6 +81,7 @@ AGENTS: dict[str, Recipe] = {
     ),
     "recurrent_qmix": _of_team(joint.build_mixed_r2d2, online.on_sequence_replay(online.epsilon_greedy)),
     "maddpg": Recipe(joint.build_maddpg, online.on_replay(online.gaussian), joint=True),
+    "coma": Recipe(joint.build_coma, joint=True),
     "mdpo": Recipe(on_policy.build_mdpo),
     "props": Recipe(on_policy.build_props),
     "hierarchical": Recipe(hierarchy.build_hierarchical),

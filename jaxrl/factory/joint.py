@@ -1,9 +1,10 @@
-"""Builders of learners of all agents together, for agents that are alike: MAPPO, VDN and QMIX, MADDPG."""
+"""Builders of learners of all agents together, for agents that are alike: MAPPO, VDN and QMIX, MADDPG, COMA."""
 
 from __future__ import annotations
 
 from jaxrl import distributions, networks
 from jaxrl.action_values import ActionValues, additive, mixed, monotonic
+from jaxrl.agents.coma import coma
 from jaxrl.agents.dqn import dqn
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.r2d2 import r2d2
@@ -11,9 +12,10 @@ from jaxrl.agents.td3 import td3
 from jaxrl.factory.actor_critic import bounded_mode, scale_of
 from jaxrl.factory.multi_agent import central_view, own_torso
 from jaxrl.factory.on_policy import normalized
-from jaxrl.factory.parts import default_policy, default_torso
+from jaxrl.factory.parts import default_policy, default_torso, vector_view
 from jaxrl.factory.value_based import default_action_values
 from jaxrl.networks.core import map_outputs
+from jaxrl.spaces import Discrete
 from jaxrl.types import Agent, Array, Env, Network, Policy
 
 
@@ -179,6 +181,49 @@ def build_maddpg(
     policy = Policy(map_outputs(networks.sequential(torso, head), bounded_mode), distribution)
     agent = td3(policy, critic, num_critics=num_critics, policy_period=policy_period)
     return agent._replace(hparams=agent.hparams._replace(target_noise=0.2 if num_critics > 1 else 0.0))
+
+
+def build_coma(
+    env: Env,
+    *,
+    widths: tuple[int, ...] = (64, 64),
+    activation: str = "tanh",
+    channels: tuple[int, ...] = (16,),
+    recurrent: bool = False,
+    memory_size: int = 64,
+    identify: bool = False,
+    normalize_observation: bool = False,
+    normalize_reward: bool = False,
+    num_epochs: int = 4,
+    num_minibatches: int = 4,
+) -> Agent:
+    """COMA for agents that are alike: a policy of what each sees, a critic of what all see and the others do.
+
+    Args:
+      widths: of the hidden layers of the policy and of the critic.
+      activation: tanh, relu, elu, swish or gelu.
+      channels: of the policy's convolutions before them, where observations are images [H, W, C].
+      recurrent: put a GRU after the hidden layers of the policy.
+      memory_size: of the GRU.
+      identify: whether the policy sees whose it is, one-hot.
+      normalize_observation: standardise observations by running moments.
+      normalize_reward: divide rewards by the running deviation of returns.
+      num_epochs: passes of the critic over each rollout; the policy takes one step.
+      num_minibatches: of the critic, per epoch; divides num_envs * unroll_length.
+    """
+    torso = own_torso("coma", env, identify, widths, activation, channels)
+    space, actions, num = env.observation_space.space, env.action_space.space, env.action_space.num
+    if not isinstance(actions, Discrete):
+        raise ValueError(f"coma: needs finitely many actions; they are {actions}")
+    whole, joint = central_view(space, num)
+    flat = vector_view(whole)
+    critic = networks.counterfactual_critic(
+        networks.mlp(widths, activation=activation), num, actions.n, lambda x: flat(joint(x))
+    )
+    own = networks.sequential(torso, networks.gru(memory_size)) if recurrent else torso
+    policy = default_policy(space, own, distributions.for_space(actions))
+    agent = coma(policy, critic, num_epochs=num_epochs, num_minibatches=num_minibatches)
+    return normalized(agent, normalize_observation, normalize_reward)
 
 
 def _mixed_values(env: Env, torso: Network, mixer: str, size: int, dueling: bool) -> ActionValues:
