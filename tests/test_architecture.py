@@ -21,7 +21,7 @@ RANKS = [
     {"transforms", "rewards", "explain"},
     {"agents"},
     {"combinators"},
-    {"presets", "factory", "psro"},
+    {"presets", "factory", "psro", "crossplay"},
     {"policy_file", "checkpoints"},
     {"cli"},
     {"runs"},
