@@ -63,7 +63,7 @@ def main_exit(argv):
 
 
 def test_every_command_has_help(capsys):
-    for command in ("train", "evaluate", "list", "check-env", "doctor"):
+    for command in ("train", "evaluate", "crossplay", "list", "check-env", "doctor"):
         assert main_exit([command, "--help"]) == 0
         assert f"jaxrl {command}" in capsys.readouterr().out
 

@@ -125,6 +125,26 @@ BAD = {
     "evaluate pipe": "pipe: is a pipe or a device, must be a file",
     "evaluate link": "link: there is no such file",
     "evaluate taken --sample yes": "yes",
+    "crossplay": "write jaxrl crossplay RUN [RUN ...]",
+    "crossplay --seed 3 pair": "write jaxrl crossplay RUN [RUN ...]",
+    "crossplay pair nowhere": "nowhere: there is no such file",
+    "crossplay pair taken": "policy.safetensors: there is no such file",
+    "crossplay pair file": "not a readable safetensors file",
+    "crossplay run": "must be those of several agents",
+    "crossplay pair run": "run was trained in CartPole-v1, pair in games/chicken",
+    "crossplay pair repeated": "in games/chicken --env.num_steps 2, pair in games/chicken; --env NAME chooses",
+    "crossplay pair repeated --env games/chicken": "repeated/policy.safetensors: the arrays do not fit the agent",
+    "crossplay pair --env.num-steps 3": "--env NAME",
+    "crossplay pair --seats 2": "seats is [2], must be some of 0 to 1",
+    "crossplay pair --seats 0 1": "seats is [0, 1], must be some of 0 to 1",
+    "crossplay pair --seats -1": "seats is [-1], must be some of 0 to 1",
+    "crossplay pair --seats": "seats is [], must be some of 0 to 1",
+    "crossplay pair --seats 0,1": "--seats",
+    "crossplay pair --episodes 0": "--episodes is 0",
+    "crossplay pair --max-steps 0": "--max-steps is 0",
+    "crossplay pair --seed -3": "--seed is -3",
+    "crossplay pair --out file": "--out file is a file, must be a folder",
+    "crossplay pair --out file/below": "cannot be made",
     "collect": "write jaxrl collect RUN",
     "collect taken": "--out is missing",
     "collect taken --out x.pkl": "--out is x.pkl",
@@ -167,10 +187,13 @@ def make_folder(folder: pathlib.Path) -> None:
         (run / "policy.safetensors").write_bytes(policy())
         if config:
             (run / "config.json").write_text(config)
+    for name, params in (("pair", {}), ("repeated", {"num_steps": 2})):
+        (folder / name).mkdir()
+        (folder / name / "policy.safetensors").write_bytes(policy("games/chicken", **params))
 
 
 @functools.cache
-def policy() -> bytes:
+def policy(name: str = "CartPole-v1", **params: int) -> bytes:
     """A sound policy file."""
     import jax
 
@@ -178,10 +201,10 @@ def policy() -> bytes:
     from jaxrl.loop import example_data
     from jaxrl.policy_file import save_policy
 
-    env = envs.make("CartPole-v1")
+    env = envs.make(name, **params)
     agent, hparams = make_agent("ppo", env, widths=(8,))
     state = jax.jit(lambda key: agent.init(key, hparams, example_data(env, 2, 3)))(jax.random.key(0))
-    header = {"agent": "ppo", "env": {"name": "CartPole-v1", "params": {}}, "static": {"widths": [8]}, "steps": 12}
+    header = {"agent": "ppo", "env": {"name": name, "params": params}, "static": {"widths": [8]}, "steps": 12}
     with tempfile.TemporaryDirectory() as place:
         save_policy(f"{place}/p", agent.actor(state), {**header, "num_envs": 2, "unroll_length": 3})
         return pathlib.Path(place, "p").read_bytes()

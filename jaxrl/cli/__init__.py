@@ -21,6 +21,7 @@ Reinforcement learning as JAX values.
   jaxrl train --resume RUN           go on with a run that was stopped, or killed
   jaxrl sweep AGENT ENV [flags]      train settings and seeds side by side, and rank them
   jaxrl evaluate RUN [flags]         play episodes with a trained policy
+  jaxrl crossplay RUN RUN [flags]    play policies of many agents with, or against, each other
   jaxrl collect RUN --out FILE       write a dataset of what a trained policy does
   jaxrl list agents|envs             what there is to train, and in what
   jaxrl check-env ENV                look for mistakes in an environment
@@ -35,6 +36,7 @@ COMMANDS = {
     "train": "jaxrl.cli.train",
     "sweep": "jaxrl.cli.sweep",
     "evaluate": "jaxrl.cli.evaluate",
+    "crossplay": "jaxrl.cli.crossplay",
     "collect": "jaxrl.cli.collect",
     "list": "jaxrl.cli.listing",
     "check-env": "jaxrl.cli.check",

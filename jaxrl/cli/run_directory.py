@@ -48,10 +48,15 @@ def choose(settings: Any) -> pathlib.Path:
         strangers = [name for name in names if name not in FILES]
         if strangers:
             raise BadInput(f"--out {out} is not a run directory (it has {strangers[0]}); it will not be overwritten")
+    require_place(out)
+    return out
+
+
+def require_place(out: pathlib.Path) -> None:
+    """Raises BadInput if a folder could not be made, or written to if it is there."""
     parent = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise BadInput(f"--out {out} cannot be made: {parent} is not a folder that can be written to")
-    return out
 
 
 def unused(name: str) -> pathlib.Path:
