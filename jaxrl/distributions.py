@@ -101,7 +101,7 @@ def diagonal_gaussian(shape: Sequence[int], low: Any = None, high: Any = None) -
         sample=lambda key, params: unflat(_normal_sample(key, params)),
         mode=lambda params: unflat(params[..., :size]),
         log_prob=lambda params, raw: _normal_log_prob(params, flat(raw)),
-        entropy=lambda params: _normal_entropy(params[..., size:]),
+        entropy=lambda params, raw=None: _normal_entropy(params[..., size:]),
         kl=_normal_kl,
         transform=transform,
         inverse=inverse,
@@ -143,7 +143,8 @@ def tanh_gaussian(low: Any, high: Any, shape: Sequence[int]) -> Distribution:
         raw = flat(raw)
         return _normal_log_prob(clipped(params), raw) - jnp.sum(_log_slope(raw), -1) - log_volume
 
-    def entropy(params):
+    def entropy(params, raw=None):
+        del raw
         mean, log_std = jnp.split(clipped(params), 2, -1)
         return _normal_entropy(log_std) + jnp.sum(_expected_log_slope(mean, jnp.exp(log_std)), -1) + log_volume
 
@@ -187,7 +188,7 @@ def _finite(num_params, rows, total, dtype):
         sample=lambda key, params: _sample(key, rows(params)).astype(dtype),
         mode=lambda params: jnp.argmax(rows(params), -1).astype(dtype),
         log_prob=lambda params, raw: total(_log_prob(rows(params), raw)),
-        entropy=lambda params: total(_entropy(rows(params))),
+        entropy=lambda params, raw=None: total(_entropy(rows(params))),
         kl=lambda params, other: total(_kl(rows(params), rows(other))),
         transform=lambda raw: raw,
         inverse=lambda action: action,

@@ -8,7 +8,9 @@ _OFF_POLICY: dict[str, Any] = dict(num_envs=16, unroll_length=1, steps=500_000, 
 _CONTINUOUS: dict[str, Any] = dict(num_envs=4, unroll_length=1, steps=100_000, updates_per_step=4, hparams={})
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("ppo", "ippo", "mappo"), dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={})),
+    **dict.fromkeys(
+        ("ppo", "ippo", "mappo", "cabn"), dict(num_envs=64, unroll_length=128, steps=1_000_000, hparams={})
+    ),
     **dict.fromkeys(("vdn", "qmix"), _OFF_POLICY | {"batch_size": 128}),
     **dict.fromkeys(
         ("recurrent_vdn", "recurrent_qmix"),

@@ -16,6 +16,7 @@ RANKS = [
     {"game_theory"},
     {"types"},
     {"tree", "distributions", "networks", "minibatch", "normalize", "envs", "gradients", "finite"},
+    {"bayesian_network", "policy_losses"},
     {"action_values", "buffers", "curricula", "exploration"},
     {"interaction", "evaluation", "loop", "data", "sweeps", "halving"},
     {"transforms", "rewards", "explain"},

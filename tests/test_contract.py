@@ -39,6 +39,7 @@ VARIANTS = {
     "mappo": ("mappo", dict(identify=True), CROWD),
     "mappo-recurrent": ("mappo", dict(recurrent=True, memory_size=8, normalize_reward=True), CROWD),
     "maddpg": ("maddpg", dict(prioritized=True, identify=True), Repeated(PLANE, toys.CROWD)),
+    "cabn": ("cabn", dict(identify=True, message_size=4), CROWD),
     "coma": ("coma", dict(identify=True, normalize_reward=True), CROWD),
     "coma-recurrent": ("coma", dict(recurrent=True, memory_size=8), CROWD),
     "vdn": ("vdn", dict(n_step=2, identify=True), CROWD),

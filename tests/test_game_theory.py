@@ -287,3 +287,29 @@ def test_bad_arguments_end_in_a_line():
         gt.elo(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"replicator: floor is 0.9, must be in \[0, 0.3333\]"):
         gt.replicator(game, floor=0.9)
+
+
+def test_gradients_of_a_network_strategy():
+    """Where one agent sees what the other does, the best joint action is found far more often."""
+    payoff = np.array([[11, -30, 0], [-30, 7, 6], [0, 0, 5]], np.float32)  # climbing
+    keys = jax.random.split(jax.random.key(0), 40)
+
+    def play(parents):
+        def once(key):
+            tables, values = gt.network_gradient_ascent(key, payoff, parents, num_steps=3000, learning_rate=0.5)
+            return gt.network_strategy(tables), values
+
+        return jax.jit(jax.vmap(once))(keys)
+
+    joint, values = play(np.array([[0, 0], [1, 0]]))
+    np.testing.assert_allclose(joint.sum((1, 2)), 1.0, atol=1e-5)
+    np.testing.assert_allclose(values[:, -1], np.sum(joint * payoff, (1, 2)), atol=0.05)
+    assert np.all(np.diff(values, axis=1) > -1e-3)  # an ascent
+    seeing = np.mean(values[:, -1] > 10)
+    joint, values = play(np.zeros((2, 2)))
+    assert np.mean(values[:, -1] > 10) < 0.35 < 0.6 < seeing
+    np.testing.assert_allclose(joint, joint.sum(2, keepdims=True) * joint.sum(1, keepdims=True), atol=1e-5)
+    with pytest.raises(ValueError, match="cycle"):
+        gt.network_gradient_ascent(keys[0], payoff, [[0, 1], [1, 0]], num_steps=1)
+    with pytest.raises(ValueError, match="parents has shape"):
+        gt.network_gradient_ascent(keys[0], payoff, [[0]], num_steps=1)

@@ -9,10 +9,11 @@ import tabular
 import toys
 
 from jaxrl import losses
-from jaxrl.agents.ppo import KLPenaltyHparams, MirrorDescentHparams, PPOHparams, kl_penalty, mirror_descent, ppo
+from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.distributions import categorical
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
+from jaxrl.policy_losses import KLPenaltyHparams, MirrorDescentHparams, kl_penalty, mirror_descent
 from jaxrl.spaces import Box, Discrete
 from jaxrl.types import Policy, Transition
 

@@ -6,12 +6,12 @@ details are those of Huang et al. 2022 ("The 37 implementation details of PPO"),
 episode was truncated, targets bootstrap from the true successor.
 
 What the policy minimizes is a part, `policy_loss`: PPO's clip; `mirror_descent()` makes the agent on-policy MDPO (Tomar
-et al. 2020, https://arxiv.org/abs/2005.09814), `kl_penalty()` PPO with a penalty in place of the clip.
+et al. 2020, https://arxiv.org/abs/2005.09814); others are in `jaxrl/policy_losses.py`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,11 @@ from jaxrl import losses, parallel, returns
 from jaxrl.counters import increment
 from jaxrl.minibatch import minibatches
 from jaxrl.optim import clipped_adam, descend
+from jaxrl.policy_losses import PolicyLoss, clipped
 from jaxrl.tree import as_arrays
 from jaxrl.types import (
     Agent,
     Array,
-    Distribution,
     Metrics,
     Network,
     Policy,
@@ -64,79 +64,15 @@ class PPOState(NamedTuple):
     num_updates: Array  # [] int32
 
 
-class PolicyLoss(NamedTuple):
-    """What the policy minimizes; the library has `clipped`, `mirror_descent` and `kl_penalty`.
-
-    Attributes:
-      loss: (hparams, log_prob, old_log_prob, advantage, kl, steps) -> [...], elementwise, of `PPOHparams` and of the
-        environment steps before this update.
-      kl: None, or (distribution, outputs, old_outputs) -> [...], what `loss` is given as `kl`.
-      hparams: defaults of its own numbers, `PPOHparams.policy_loss`.
-    """
-
-    loss: Any
-    kl: Callable[[Distribution, PyTree, PyTree], Array] | None = None
-    hparams: PyTree = ()
-
-
-class MirrorDescentHparams(NamedTuple):
-    """Numbers of `mirror_descent`."""
-
-    mirror_step: float = 1.0  # > 0, t_0: how far the policy moves from the one that acted, in units of 1 / advantage
-    mirror_decay_steps: float = float("inf")  # environment steps over which t_k falls linearly to t_0 / 1000
-
-
-class KLPenaltyHparams(NamedTuple):
-    """Numbers of `kl_penalty`."""
-
-    kl_coefficient: float = 1.0  # >= 0
-
-
 class Batch(NamedTuple):
     """What the loss reads; leaves [L, b, ...] if recurrent, whole columns; if not, shuffled rows [b, ...]."""
 
     data: Transition
-    outputs: PyTree  # of the policy that acted, where the policy loss reads a divergence from it; else ()
+    outputs: PyTree  # of the policy that acted, where the policy loss has a penalty; else ()
     memory: PyTree  # at the first row
     is_first: Array
     advantage: Array
     target: Array
-
-
-def clipped() -> PolicyLoss:
-    """PPO's clipped surrogate (equation 7)."""
-    return PolicyLoss(lambda hp, new, old, advantage, kl, steps: losses.clipped_surrogate(new, old, advantage, hp.clip))
-
-
-def mirror_descent() -> PolicyLoss:
-    """A step of mirror descent, MDPO (Tomar et al. 2020, https://arxiv.org/abs/2005.09814, equation 10).
-
-        -ratio A + KL(pi || pi_k) / t_k,   minimal at pi = pi_k exp(t_k A) / Z
-
-    Each update takes num_epochs * num_minibatches gradient steps from pi_k; the first one is that of the plain policy
-    gradient, since KL has no gradient there, so that one step alone knows of no pi_k. The authors' code
-    (https://github.com/manantomar/Mirror-Descent-Policy-Optimization) has num_epochs=5 to 10, num_minibatches=1,
-    normalize_advantage="batch", no entropy bonus, and t_k from 1 to 0 over the run; its critic has an optimizer of its
-    own, and three epochs of minibatches.
-    """
-
-    def loss(hp, log_prob, old_log_prob, advantage, kl, steps):
-        # Never quite 0, so that the penalty stays finite.
-        step = hp.policy_loss.mirror_step * jnp.maximum(1.0 - steps / hp.policy_loss.mirror_decay_steps, 1e-3)
-        return losses.penalized_surrogate(log_prob, old_log_prob, advantage, kl, 1.0 / step)
-
-    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(new, old), MirrorDescentHparams())
-
-
-def kl_penalty() -> PolicyLoss:
-    """-ratio A + coefficient KL(pi_k || pi): PPO's penalty with a fixed coefficient (Schulman et al. 2017, equation 8);
-    what TRPO has as a constraint (Schulman et al. 2015, https://arxiv.org/abs/1502.05477)."""
-
-    def loss(hp, log_prob, old_log_prob, advantage, kl, steps):
-        del steps
-        return losses.penalized_surrogate(log_prob, old_log_prob, advantage, kl, hp.policy_loss.kl_coefficient)
-
-    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(old, new), KLPenaltyHparams())
 
 
 def ppo(
@@ -231,7 +167,7 @@ def ppo(
         }
         unread = dict.fromkeys(("action", "reward", "terminated", "truncated", "next_observation"), ())
         data = data._replace(**unread, extras=read)
-        outputs = outputs if policy_loss.kl else ()
+        outputs = outputs if policy_loss.penalty else ()
         batch = Batch(data, outputs, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
         if jax.tree.leaves(memory):
             return batch  # columns
@@ -246,10 +182,10 @@ def ppo(
         if normalize_advantage == "minibatch":
             advantage = losses.normalize(advantage, data.extras.get("weight"))
         old = data.extras["log_prob"]
-        kl = policy_loss.kl(distribution, outputs, batch.outputs) if policy_loss.kl else None
-        loss_of_policy = weighted_mean(policy_loss.loss(hp, log_prob, old, advantage, kl, steps), data)
+        penalty = policy_loss.penalty(distribution, outputs, batch.outputs) if policy_loss.penalty else None
+        loss_of_policy = weighted_mean(policy_loss.loss(hp, log_prob, old, advantage, penalty, steps), data)
         value_loss = weighted_mean(losses.clipped_value(value, data.extras["value"], batch.target, hp.value_clip), data)
-        entropy = weighted_mean(distribution.entropy(outputs), data)
+        entropy = weighted_mean(distribution.entropy(outputs, data.extras["raw_action"]), data)
         total = loss_of_policy + hp.value_coefficient * value_loss - hp.entropy_coefficient * entropy
         return total, {
             "policy_loss": loss_of_policy,

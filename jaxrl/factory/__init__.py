@@ -74,6 +74,7 @@ AGENTS: dict[str, Recipe] = {
     "ppo": Recipe(on_policy.build_ppo),
     "ippo": Recipe(on_policy.build_ppo),
     "mappo": Recipe(joint.build_mappo, joint=True),
+    "cabn": Recipe(joint.build_mappo, joint=True, settings={"correlated": True}),
     "vdn": _of_team(joint.build_mixed_dqn, online.on_replay(online.epsilon_greedy), mixer="additive"),
     "qmix": _of_team(joint.build_mixed_dqn, online.on_replay(online.epsilon_greedy)),
     "recurrent_vdn": _of_team(
@@ -126,9 +127,7 @@ AGENTS: dict[str, Recipe] = {
     "gcbc": _of_goals(offline_learners.build_bc)._replace(
         numbers={"p_current": 0.0, "p_trajectory": 1.0, "goal_discount": 1.0}
     ),
-    "gciql": _of_goals(offline_learners.build_iql, layer_norm=True)._replace(
-        numbers={"expectile": 0.9}
-    ),
+    "gciql": _of_goals(offline_learners.build_iql, layer_norm=True)._replace(numbers={"expectile": 0.9}),
     "hiql": _of_goals(goals.build_hiql, goals.relabeled_in_levels),
     "ota": _of_goals(goals.build_hiql, goals.relabeled_in_levels, option_value=True),
     "diayn": Recipe(skills.build_diayn, online.on_replay(online.warm_up), numbers={"initial_temperature": 0.1}),

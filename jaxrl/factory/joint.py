@@ -9,13 +9,15 @@ from jaxrl.agents.dqn import dqn
 from jaxrl.agents.ppo import ppo
 from jaxrl.agents.r2d2 import r2d2
 from jaxrl.agents.td3 import td3
+from jaxrl.bayesian_network import bayesian_network, density, mask_params
 from jaxrl.factory.actor_critic import bounded_mode, scale_of
-from jaxrl.factory.multi_agent import central_view, own_torso
+from jaxrl.factory.multi_agent import central_view, own_torso, require_alike
 from jaxrl.factory.on_policy import normalized
 from jaxrl.factory.parts import default_policy, default_torso, vector_view
 from jaxrl.factory.value_based import default_action_values
 from jaxrl.networks.core import map_outputs
-from jaxrl.spaces import Discrete
+from jaxrl.policy_losses import PolicyLoss, clipped, sparse
+from jaxrl.spaces import Dict, Discrete, Space
 from jaxrl.types import Agent, Array, Env, Network, Policy
 
 
@@ -35,6 +37,9 @@ def build_mappo(
     num_minibatches: int = 4,
     normalize_advantage: str = "minibatch",
     kl_early_stop: bool = False,
+    correlated: bool = False,
+    message_size: int = 16,
+    apart: bool = False,
 ) -> Agent:
     """PPO for agents that are alike, who share a policy of what each sees; the critic sees all of it.
 
@@ -52,21 +57,29 @@ def build_mappo(
       num_minibatches: per epoch; divides num_envs * unroll_length, or num_envs where recurrent.
       normalize_advantage: over each minibatch, over the batch, or none.
       kl_early_stop: skip the rest of an update past hparams.target_kl.
+      correlated: whether agents see what some of the others do before they act, in a graph that is learned.
+      message_size: of what an agent tells with its action, where correlated.
+      apart: whether what was learned so acts without edges, for itself.
     """
-    num, space = env.action_space.num, env.observation_space.space
+    require_alike("mappo", env)
+    num, space, actions = env.action_space.num, env.observation_space.space, env.action_space.space
     whole, joint = central_view(space, num)
 
     def remembering(torso: Network) -> Network:
         return networks.sequential(torso, networks.gru(memory_size)) if recurrent else torso
 
     own = remembering(own_torso("mappo", env, identify, widths, activation, channels))
+    policy, loss = default_policy(space, own, distributions.for_space(actions, squash=squash)), clipped()
+    if correlated:
+        policy, loss = _correlated_policy(space, own, actions, num, message_size, apart)
     agent = ppo(
-        default_policy(space, own, distributions.for_space(env.action_space.space, squash=squash)),
+        policy,
         networks.central_critic(remembering(default_torso(whole, widths, activation, channels)), num, joint),
         num_epochs=num_epochs,
         num_minibatches=num_minibatches,
         normalize_advantage=normalize_advantage,
         kl_early_stop=kl_early_stop,
+        policy_loss=loss,
     )
     return normalized(agent, normalize_observation, normalize_reward)
 
@@ -232,3 +245,15 @@ def _mixed_values(env: Env, torso: Network, mixer: str, size: int, dueling: bool
     if mixer not in mixers:
         raise ValueError(f"mixer is {mixer!r}, allowed: {', '.join(map(repr, mixers))}")
     return mixed(default_action_values(torso, actions, "scalar", dueling=dueling), mixers[mixer]())
+
+
+def _correlated_policy(
+    space: Space, torso: Network, actions: Space, num: int, size: int, apart: bool
+) -> tuple[Policy, PolicyLoss]:
+    if not isinstance(actions, Discrete):
+        raise ValueError(f"correlated: needs Discrete actions; they are {actions}")
+    policy = networks.policy(torso, bayesian_network(num, actions.n, size=size, edges=not apart, dtype=actions.dtype))
+    if isinstance(space, Dict) and "action_mask" in space.spaces:
+        masked = map_outputs(policy.network, lambda params, seen: mask_params(params, seen["action_mask"]))
+        policy = policy._replace(network=masked)
+    return policy, sparse(lambda params: density(params, actions.n, size))

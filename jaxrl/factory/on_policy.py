@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from jaxrl import distributions, networks
-from jaxrl.agents.ppo import PPOHparams, mirror_descent, ppo
+from jaxrl.agents.ppo import PPOHparams, ppo
 from jaxrl.combinators.normalize import normalize_observations as with_normalized_observations
 from jaxrl.combinators.props import props
 from jaxrl.combinators.transform import with_transform
 from jaxrl.factory.parts import actor_space, critic_space, default_policy, default_torso
+from jaxrl.policy_losses import mirror_descent
 from jaxrl.spaces import Space
 from jaxrl.transforms import normalize_reward as reward_normalizer
 from jaxrl.types import Agent, Env, Network, Policy

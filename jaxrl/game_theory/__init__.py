@@ -4,6 +4,7 @@ from jaxrl.game_theory.alpha_rank import alpha_rank, marginals
 from jaxrl.game_theory.dynamics import fictitious_play, regret_matching, replicator
 from jaxrl.game_theory.meta import meta_solver, rectified
 from jaxrl.game_theory.nash import maximin, zero_sum_nash
+from jaxrl.game_theory.networks import network_gradient_ascent, network_strategy
 from jaxrl.game_theory.rae import (
     covariance_under,
     rae,
@@ -43,6 +44,8 @@ __all__ = [
     "meta_solver",
     "nash_average",
     "nash_conv",
+    "network_gradient_ascent",
+    "network_strategy",
     "num_actions",
     "project",
     "rae",
