@@ -29,7 +29,7 @@ _GAMES = """
     chicken climbing climbing_3 cyclic matching_pennies penalty penalty_3 prisoners_dilemma rock_paper_scissors
     stag_hunt
 """
-_GRIDS = "bit_flip four_rooms foraging key_door predator_prey"
+_GRIDS = "aloha bit_flip four_rooms foraging key_door predator_prey"
 _KITCHENS = "asymmetric_advantages cramped_room forced_coordination"
 _MAZES = "umaze medium large giant"
 _MJX = "cartpole_swingup reacher runner"

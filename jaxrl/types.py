@@ -157,8 +157,7 @@ class Distribution(NamedTuple):
       sample: (key, params) -> raw.
       mode: (params) -> raw, the most likely (for squashed families: the mode before squashing).
       log_prob: (params, raw) -> [...].
-      entropy: (params, raw=None) -> [...], exact, or the documented estimate. `raw` is for families of actions that
-        depend on each other, whose entropy is that of each action given the others in raw.
+      entropy: (params, raw=None) -> [...], exact, or the documented estimate; given raw where parts depend on others.
       kl: (params, other) -> [...], KL(params || other).
       transform: (raw) -> action, always inside the action space.
       inverse: (action) -> raw, for data that holds actions alone.
