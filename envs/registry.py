@@ -29,7 +29,7 @@ _GAMES = """
     chicken climbing climbing_3 cyclic matching_pennies penalty penalty_3 prisoners_dilemma rock_paper_scissors
     stag_hunt
 """
-_GRIDS = "aloha bit_flip four_rooms foraging key_door predator_prey"
+_TASKS = "aloha bit_flip four_rooms foraging key_door predator_prey two_step"
 _KITCHENS = "asymmetric_advantages cramped_room forced_coordination"
 _MAZES = "umaze medium large giant"
 _MJX = "cartpole_swingup reacher runner"
@@ -49,7 +49,7 @@ TABLE: dict[str, tuple[str, str, tuple]] = {
     **{f"mjx/{name}": (f"jaxrl.envs.mjx.{name}", name, ()) for name in _MJX.split()},
     **{f"mjx/point_maze/{size}": ("jaxrl.envs.mjx.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"playground/{name}": ("jaxrl.envs.playground", "make_playground", (name,)) for name in _PLAYGROUND.split()},
-    **{name: (f"jaxrl.envs.{name}", name, ()) for name in _GRIDS.split()},
+    **{name: (f"jaxrl.envs.{name}", name, ()) for name in _TASKS.split()},
     **{f"kitchen/{layout}": ("jaxrl.envs.kitchen", "kitchen", (layout,)) for layout in _KITCHENS.split()},
     **{f"point_maze/{size}": ("jaxrl.envs.point_maze", "point_maze", (size,)) for size in _MAZES.split()},
     **{f"quadrotor/{task}": ("jaxrl.envs.quadrotor", "quadrotor", (task,)) for task in ("hover", "figure_eight")},

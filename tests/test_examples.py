@@ -8,6 +8,10 @@ import pytest
 EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
+# Where what comes out has no figure here: that it runs, in fewer updates.
+SHORT = {"skills": dict(skill_updates=60, task_updates=4)}
+
+
 def load(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -18,7 +22,7 @@ def load(path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(path, capsys):
-    result = load(path).main()
+    result = load(path).main(**SHORT.get(path.stem, {}))
     assert capsys.readouterr().out.strip()
     if path.stem == "sweep_seeds":
         assert result.shape == (16,) and float(result.mean()) > 100  # random play: 20

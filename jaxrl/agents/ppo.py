@@ -193,6 +193,7 @@ def ppo(
             "entropy": entropy,
             "approx_kl": weighted_mean(losses.approx_kl(log_prob, old), data),
             "clip_fraction": weighted_mean((jnp.abs(jnp.exp(log_prob - old) - 1) > hp.clip).astype(jnp.float32), data),
+            **({} if penalty is None else {"penalty": weighted_mean(penalty, data)}),
         }
 
     def update(key: Array, state: PPOState, data: Transition) -> tuple[PPOState, Metrics]:
