@@ -19,7 +19,7 @@ RANKS = [
     {"bayesian_network", "policy_losses"},
     {"action_values", "buffers", "curricula", "exploration"},
     {"interaction", "evaluation", "loop", "data", "sweeps", "halving"},
-    {"transforms", "rewards", "explain"},
+    {"transforms", "risk", "rewards", "explain"},
     {"agents"},
     {"combinators"},
     {"presets", "factory", "psro", "crossplay"},
