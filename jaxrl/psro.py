@@ -37,7 +37,8 @@ class Game(NamedTuple):
 
     Attributes:
       first: a policy for each player.
-      play: (key, profile) -> payoffs [A] of one policy for each player.
+      play: (key, profile) -> payoffs [A] of one policy for each player; or [2, A], payoffs, and the variances of what
+        is paid.
       respond: (key, player, populations, strategies) -> a policy, in answer to the others' mixtures of theirs.
     """
 
@@ -55,20 +56,24 @@ class Result(NamedTuple):
       strategies: the meta-solver's mixture for each player, [n_i].
       gains: [iterations, A], what each response got above the mixture of its player: in sum a lower bound of
         `nash_conv` in the whole game, and equal to it where responses are exact.
+      variances: [A, n_1, ..., n_A] of what profiles pay, where the game tells them; else None.
     """
 
     populations: Populations
     payoffs: np.ndarray
     strategies: list[np.ndarray]
     gains: np.ndarray
+    variances: np.ndarray | None = None
 
 
 def psro(key: Array, game: Game, meta_solver: MetaSolver, *, num_iterations: int, tolerance: float = 1e-6) -> Result:
     """Grows populations for `num_iterations`, or until nobody gains by a response.
 
     Args:
-      meta_solver: `jaxrl.game_theory.meta_solver("nash")`, "uniform", "replicator", "rae", ..., or a function.
-      tolerance: a response that gains no more is not added; -inf adds all.
+      meta_solver: `jaxrl.game_theory.meta_solver("nash")`, "uniform", "replicator", "rae", ..., or a function; of
+        payoffs, and of variances where the game tells them.
+      tolerance: a response that gains no more is not added; -inf adds all, as it should be where responses do not aim
+        at payoffs alone.
 
     Raises:
       ValueError: if num_iterations < 1.
@@ -80,18 +85,18 @@ def psro(key: Array, game: Game, meta_solver: MetaSolver, *, num_iterations: int
     players, num_played = range(len(populations)), itertools.count()
 
     def play(profiles: Iterable[tuple], policies: Populations) -> dict[tuple, np.ndarray]:
-        """Payoffs [A] by profile, of those that are not known."""
+        """Payoffs [1, A], or with variances [2, A], by profile, of those that are not known."""
         new = [profile for profile in profiles if profile not in table]
         keys = [jax.random.fold_in(play_key, next(num_played)) for _ in new]
         chosen = [tuple(population[j] for population, j in zip(policies, profile)) for profile in new]
-        return {p: np.asarray(game.play(k, c), np.float64) for p, k, c in zip(new, keys, chosen)}
+        return {p: np.atleast_2d(np.asarray(game.play(k, c), np.float64)) for p, k, c in zip(new, keys, chosen)}
 
-    def solve() -> tuple[np.ndarray, list[np.ndarray]]:
+    def solve() -> tuple[list[np.ndarray], list[np.ndarray]]:
         sizes = [len(population) for population in populations]
         profiles = list(itertools.product(*map(range, sizes)))
         table.update(play(profiles, populations))
-        payoffs = np.stack([table[p] for p in profiles], -1).reshape(len(sizes), *sizes)
-        return payoffs, [np.asarray(s, np.float64) for s in meta_solver(payoffs)]
+        moments = [x.reshape(len(sizes), *sizes) for x in np.stack([table[p] for p in profiles], -1)]
+        return moments, [np.asarray(s, np.float64) for s in meta_solver(*moments)]
 
     def gain(player: int, response: Any) -> tuple[float, dict]:
         """What a response gets above the mixture of its player, and the payoffs that tell so."""
@@ -101,13 +106,13 @@ def psro(key: Array, game: Game, meta_solver: MetaSolver, *, num_iterations: int
         played = play(itertools.product(*rows), policies)
         others = (p[:player] + p[player + 1 :] for p in played)
         mixed = np.array([np.prod([s[j] for s, j in zip(_without(strategies, player), other)]) for other in others])
-        return float(mixed @ [x[player] for x in played.values()] - now[player]), played
+        return float(mixed @ [x[0, player] for x in played.values()] - now[player]), played
 
     table: dict[tuple, np.ndarray] = {}
-    payoffs, strategies = solve()
+    moments, strategies = solve()
     gains = []
     for iteration in range(num_iterations):
-        now = [action_values(payoffs, strategies, i) @ strategies[i] for i in players]
+        now = [action_values(moments[0], strategies, i) @ strategies[i] for i in players]
         keys = jax.random.split(jax.random.fold_in(respond_key, iteration), len(players))
         responses = [game.respond(keys[i], i, populations, strategies) for i in players]
         gained, played = zip(*(gain(i, response) for i, response in enumerate(responses)))
@@ -118,8 +123,8 @@ def psro(key: Array, game: Game, meta_solver: MetaSolver, *, num_iterations: int
                 table.update(played[i])
         if max(gained) <= tolerance:
             break
-        payoffs, strategies = solve()
-    return Result(populations, payoffs, strategies, np.array(gains))
+        moments, strategies = solve()
+    return Result(populations, moments[0], strategies, np.array(gains), *moments[1:])
 
 
 def _without(items: Sequence, player: int) -> list:
@@ -166,6 +171,7 @@ def environment_game(
     num_episodes: int = 128,
     max_steps: int = 10_000,
     hparams: Sequence[PyTree] | None = None,
+    variances: bool = False,
 ) -> Game:
     """A game of learned policies: an actor of an agent each.
 
@@ -179,6 +185,7 @@ def environment_game(
       capacity: how large populations may become, at most; responses are compiled once for all sizes.
       num_episodes, max_steps: of a payoff.
       hparams: for each player; None: the agents' own.
+      variances: whether to tell the variances of returns, too.
 
     Raises:
       ValueError: if there are not as many agents as the environment has; when a population would exceed `capacity`.
@@ -226,7 +233,8 @@ def environment_game(
     def payoff(key: Array, policies: tuple) -> Array:
         team = teams(list(zip(agents, range(num))), space)
         played = evaluate(key, team, policies, env, None, max_steps, num_episodes=num_episodes, greedy=False)
-        return jnp.mean(played.returns, 0)
+        mean = jnp.mean(played.returns, 0)
+        return jnp.stack([mean, jnp.var(played.returns, 0)]) if variances else mean
 
     learn = jax.jit(train, static_argnames="player")
 

@@ -176,6 +176,30 @@ def test_risk_averse_equilibria_of_stag_hunt():
     np.testing.assert_allclose(sigma[3:, :, 0], eps, atol=1e-3)
 
 
+def test_noise_is_a_risk_that_others_do_not_make():
+    """One action pays mu by chance with variance v, the other 0: the best weight p and r at it, by hand.
+
+    Against q, r = p (mu - lambda v) - lambda p^2 c with c = d^2 q (1 - q), where the other's action adds d or nothing.
+    """
+    d, q, lambda_, v, mu = 2.0, 0.25, 0.5, 0.3, 0.4
+    payoffs = gt.two_player(np.array([[mu + d * (1 - q), mu - d * q], [0.0, 0.0]], np.float32), np.zeros((2, 2)))
+    noise = np.zeros((2, 2, 2), np.float32)
+    noise[0, 0], noise[1] = v, 9.0
+    sigma = [jnp.float32([0.5, 0.5]), jnp.float32([q, 1 - q])]
+    c = d**2 * q * (1 - q)
+    best = (mu - lambda_ * v) / (2 * lambda_ * c)
+    response = gt.risk_averse_response(payoffs, sigma, 0, lambda_, noise=noise)
+    np.testing.assert_allclose(response, [best, 1 - best], atol=1e-4)
+    value = gt.risk_averse_payoff(payoffs, [response, sigma[1]], 0, lambda_, noise)
+    np.testing.assert_allclose(value, best * (mu - lambda_ * v) - lambda_ * best**2 * c, atol=1e-5)
+    gain = gt.rae_residual(payoffs, [sigma[0], sigma[1]], lambda_, floor=0.0, noise=noise)
+    there = 0.5 * (mu - lambda_ * v) - lambda_ * 0.25 * c
+    np.testing.assert_allclose(gain, value - there, atol=1e-5)
+    found = gt.rae(payoffs, lambda_, floor=0.01, noise=noise)
+    assert gt.rae_residual(payoffs, found, lambda_, floor=0.01, noise=noise) < 1e-3
+    assert gt.rae_residual(payoffs, found, lambda_, floor=0.01) > 0.01
+
+
 def test_risk_neutral_equilibria_are_those_of_nash():
     for game, start in ((gt.symmetric(STAG), None), (gt.symmetric(STAG), [np.array([1.0, 0.0])] * 2)):
         sigma = jax.jit(lambda game: gt.rae(game, 0.0, num_steps=1000, start=start))(game)  # noqa: B023

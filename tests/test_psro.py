@@ -100,6 +100,38 @@ def test_risk_averse_responses_leave_the_stag_alone():
     assert values == [0, 0, 1, 1]
 
 
+def test_a_meta_solver_gets_variances_where_the_game_tells_them():
+    """Both stags pay more on average, and by chance: with the variances the solver leaves them to others."""
+    stag = gt.symmetric(np.array([[4.0, 3.0], [3.0, 3.0]]))
+    noise = np.zeros((2, 2, 2))
+    noise[0, 0], noise[1, :, 0] = 2.0, 2.0
+    seen = []
+
+    def rae(*moments):
+        seen.append(moments)
+        return gt.meta_solver("rae", lambda_=1.0, num_steps=500)(*moments)
+
+    plain = matrix_game(stag, first=[1, 1])
+    game = plain._replace(
+        play=lambda key, profile: np.stack([x[(slice(None), *profile)] for x in (np.asarray(stag), noise)])
+    )
+    game = game._replace(respond=lambda key, player, populations, strategies: 0)
+    averse = psro(KEY, game, rae, num_iterations=2, tolerance=-float("inf"))
+    assert averse.populations == [[1, 0, 0]] * 2 and len(seen) == 3
+    chosen = (slice(None), *np.ix_(*averse.populations))
+    np.testing.assert_array_equal(averse.payoffs, np.asarray(stag)[chosen])
+    np.testing.assert_array_equal(averse.variances, noise[chosen])
+    np.testing.assert_array_equal(seen[-1][1], averse.variances)
+    assert min(s[0] for s in averse.strategies) > 0.99
+    np.testing.assert_allclose(averse.gains[0], 0.0, atol=1e-5)  # a stag where the other hunts a hare pays 3, too
+    blind = psro(KEY, plain._replace(respond=game.respond), rae, num_iterations=1, tolerance=-float("inf"))
+    assert blind.variances is None and len(seen[-1]) == 1 and max(s[0] for s in blind.strategies) < 0.01
+    for name in ("uniform", "alpha_rank"):
+        np.testing.assert_allclose(
+            *(gt.meta_solver(name)(*x) for x in ((np.asarray(stag),), (np.asarray(stag), noise)))
+        )
+
+
 def test_three_players_who_want_to_agree():
     payoffs = np.zeros((3, 2, 2, 2))
     payoffs[:, 0, 0, 0], payoffs[:, 1, 1, 1] = 1.0, 2.0
@@ -125,6 +157,17 @@ def repeated_game(matrix, rounds=4):
     return Env(reset, step, (), Repeated(Box(0.0, 1.0, (1,)), 2), Repeated(Discrete(len(matrix)), 2))
 
 
+def noisy(env):
+    """Rewards of the first agent are 2 larger or smaller, by chance, and those of the second opposite."""
+
+    def step(key, state, action, params):
+        state, timestep = env.step(key, state, action, params)
+        sign = jnp.where(jax.random.bernoulli(key), 2.0, -2.0)
+        return state, timestep._replace(reward=timestep.reward + sign * jnp.array([1.0, -1.0]))
+
+    return env._replace(step=step)
+
+
 def gambler(num):
     """A policy of one action, its state; `update` makes that the number of rewards above 0."""
 
@@ -144,6 +187,12 @@ def test_payoffs_of_policies_and_mixtures_of_opponents():
     game = environment_game(KEY, env, kept, num_envs=64, unroll_length=16, num_updates=1, capacity=4, num_episodes=8)
     for i in range(3):
         np.testing.assert_array_equal(game.play(KEY, (jnp.int32(i), jnp.int32(0))), [RPS[i, 0], -RPS[i, 0]])
+    both = environment_game(
+        KEY, noisy(env), kept, num_envs=1, unroll_length=1, num_updates=1, num_episodes=2000, variances=True
+    )
+    mean, variance = both.play(KEY, (jnp.int32(1), jnp.int32(0)))
+    np.testing.assert_allclose(mean, [1.0, -1.0], atol=0.2)
+    np.testing.assert_allclose(variance, [4.0, 4.0], rtol=0.05)
     populations = [[jnp.int32(1)], [jnp.int32(0), jnp.int32(1), jnp.int32(2)]]
     # Which action the learner happens to have does not matter: each wins against one of three.
     won = int(game.respond(KEY, 0, populations, [np.ones(1), np.array([0.25, 0.25, 0.5])]))

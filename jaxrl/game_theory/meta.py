@@ -1,4 +1,7 @@
-"""Meta-solvers: payoffs [A, n_1, ..., n_A] of populations -> what mixture of its own each player's is to be met by."""
+"""Meta-solvers: payoffs [A, n_1, ..., n_A] of populations -> what mixture of its own each player's is to be met by.
+
+Where the variances of what is paid are known, they are a second argument, [A, n_1, ..., n_A].
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from jaxrl.game_theory.nash import maximin, zero_sum_nash
 from jaxrl.game_theory.rae import rae
 from jaxrl.game_theory.strategies import uniform
 
-MetaSolver = Callable[[np.ndarray], Sequence[np.ndarray]]
+MetaSolver = Callable[..., Sequence[np.ndarray]]
 
 
 def meta_solver(name: str, **choices) -> MetaSolver:
@@ -21,7 +24,8 @@ def meta_solver(name: str, **choices) -> MetaSolver:
 
     "nash" (linear programming; two players, zero-sum: the double oracle algorithm of McMahan et al. 2003), "uniform"
     (fictitious play), "regret_matching", "replicator" (`floor=` for the projected one of PSRO's paper), "alpha_rank",
-    "rae" (`lambda_=`). Choices are arguments of the function of that name.
+    "rae" (`lambda_=`; variances are its `noise`, all others leave them alone). Choices are arguments of the function of
+    that name.
 
     Raises:
       ValueError: for another name.
@@ -29,11 +33,16 @@ def meta_solver(name: str, **choices) -> MetaSolver:
     host = {"nash": zero_sum_nash, "alpha_rank": lambda x, **choices: marginals(alpha_rank(x, **choices))}
     traced = {"uniform": uniform, "regret_matching": regret_matching, "replicator": replicator, "rae": rae}
     if name in host:
-        return lambda payoffs: host[name](payoffs, **choices)
+        return lambda payoffs, variances=None: host[name](payoffs, **choices)
     if name not in traced:
         raise ValueError(f"meta_solver: {name!r} is not known, allowed: {', '.join(sorted(host | traced))}")
-    solve = jax.jit(lambda payoffs: traced[name](payoffs, **choices))
-    return lambda payoffs: [np.asarray(s, np.float64) for s in solve(np.asarray(payoffs, np.float32))]
+    solve = jax.jit(lambda payoffs, **more: traced[name](payoffs, **choices, **more))
+
+    def solver(payoffs: np.ndarray, variances: np.ndarray | None = None) -> list[np.ndarray]:
+        more = {"noise": np.asarray(variances, np.float32)} if name == "rae" and variances is not None else {}
+        return [np.asarray(s, np.float64) for s in solve(np.asarray(payoffs, np.float32), **more)]
+
+    return solver
 
 
 def rectified(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,10 @@ https://arxiv.org/abs/2205.15434): what others do makes rewards vary, and player
 An equilibrium is a profile with sigma_i in argmax r_i(., sigma_-i) for all players, among strategies that tremble: each
 action has a probability of at least epsilon, so that the unlikely counts. It exists, as r_i is concave in sigma_i.
 Payoffs [A, n_1, ..., n_A].
+
+S_i is about expected payoffs M_i. Where a profile pays by chance (episodes of learned policies), let V_i be the
+variance of what it pays: with `noise` = V, r_i is less by lambda sigma_i' V_i sigma_-i (ours). Both together are the
+variance of what player i gets, by the law of total variance, but for what its own dice add, which the paper leaves out.
 """
 
 from __future__ import annotations
@@ -35,11 +39,18 @@ def variances(payoffs: Array, strategies: Profile) -> Array:
     return jnp.stack([s @ covariance_under(payoffs, strategies, i) @ s for i, s in enumerate(strategies)])
 
 
-def risk_averse_payoff(payoffs: Array, strategies: Profile, player: int, lambda_: Array | float) -> Array:
-    """r_i(sigma), []."""
+def risk_averse_payoff(
+    payoffs: Array, strategies: Profile, player: int, lambda_: Array | float, noise: Array | None = None
+) -> Array:
+    """r_i(sigma), []. Noise: V [A, n_1, ..., n_A], the variances of what profiles pay; None: they pay the payoffs."""
     sigma = strategies[player]
     risk = sigma @ covariance_under(payoffs, strategies, player) @ sigma
-    return sigma @ action_values(payoffs, strategies, player) - lambda_ * risk
+    return sigma @ action_values(_less(payoffs, lambda_, noise), strategies, player) - lambda_ * risk
+
+
+def _less(payoffs: Array, lambda_: Array | float, noise: Array | None) -> Array:
+    """The part of r_i that is linear in sigma_i: payoffs M - lambda V."""
+    return payoffs if noise is None else payoffs - lambda_ * noise
 
 
 def risk_averse_response(
@@ -51,6 +62,7 @@ def risk_averse_response(
     floor: float = 0.0,
     num_steps: int = 100,
     start: Array | None = None,
+    noise: Array | None = None,
 ) -> Array:
     """argmax over {sigma >= floor} of r_i(sigma, sigma_-i), [n_i]: a quadratic program on the simplex.
 
@@ -59,8 +71,9 @@ def risk_averse_response(
       floor: epsilon.
       num_steps: of projected gradients.
       start: [n_i]; None: what the player plays.
+      noise: V [A, n_1, ..., n_A]; None: 0.
     """
-    linear = action_values(payoffs, strategies, player)
+    linear = action_values(_less(payoffs, lambda_, noise), strategies, player)
     covariance = lambda_ * covariance_under(payoffs, strategies, player)
     start = strategies[player] if start is None else start
     return maximize_quadratic(linear, covariance, start, floor=floor, num_steps=num_steps)
@@ -74,6 +87,7 @@ def rae(
     num_steps: int = 3000,
     response_steps: int = 30,
     start: Profile | None = None,
+    noise: Array | None = None,
 ) -> list[Array]:
     """A risk-averse equilibrium by stochastic fictitious play: sigma <- sigma + eta_t (response(sigma) - sigma).
 
@@ -87,6 +101,7 @@ def rae(
       num_steps: of fictitious play.
       response_steps: of the quadratic program within each, which goes on from the last answer.
       start: who has several equilibria goes to one near it; None: uniform.
+      noise: V [A, n_1, ..., n_A], the variances of what profiles pay; None: 0.
 
     Raises:
       ValueError: if floor is outside of [0, 1 / n_i).
@@ -97,7 +112,9 @@ def rae(
     def step(carry: tuple, t: Array):
         sigma, last = carry
         answers = [
-            risk_averse_response(payoffs, sigma, i, lambda_, floor=floor, num_steps=response_steps, start=last[i])
+            risk_averse_response(
+                payoffs, sigma, i, lambda_, floor=floor, num_steps=response_steps, start=last[i], noise=noise
+            )
             for i in range(len(sigma))
         ]
         return ([s + (b - s) * 2.0 / (t + 1.0) for s, b in zip(sigma, answers)], answers), None
@@ -106,14 +123,21 @@ def rae(
 
 
 def rae_residual(
-    payoffs: Array, strategies: Profile, lambda_: Array | float, *, floor: float = 1e-3, num_steps: int = 1000
+    payoffs: Array,
+    strategies: Profile,
+    lambda_: Array | float,
+    *,
+    floor: float = 1e-3,
+    num_steps: int = 1000,
+    noise: Array | None = None,
 ) -> Array:
     """max_i [max_sigma r_i(sigma, sigma_-i) - r_i(sigma)]: what anybody gains by a better response, 0 at equilibria."""
 
     def gain(player: int) -> Array:
-        best = risk_averse_response(payoffs, strategies, player, lambda_, floor=floor, num_steps=num_steps)
+        steps = dict(floor=floor, num_steps=num_steps, noise=noise)
+        best = risk_averse_response(payoffs, strategies, player, lambda_, **steps)
         turned = [best if i == player else s for i, s in enumerate(strategies)]
-        there = risk_averse_payoff(payoffs, turned, player, lambda_)
-        return there - risk_averse_payoff(payoffs, strategies, player, lambda_)
+        there = risk_averse_payoff(payoffs, turned, player, lambda_, noise)
+        return there - risk_averse_payoff(payoffs, strategies, player, lambda_, noise)
 
     return jnp.max(jnp.stack([gain(i) for i in range(len(strategies))]))
