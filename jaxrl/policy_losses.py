@@ -41,7 +41,7 @@ class KLPenaltyHparams(NamedTuple):
 class SparsityHparams(NamedTuple):
     """Numbers of `sparse`."""
 
-    sparsity_coefficient: float = 1.0  # >= 0
+    sparsity_coefficient: float = 1.0  # >= 0, of a density beyond the one that is free
     sparsity_steps: float = float("inf")  # environment steps over which the density that is free falls linearly to 0
 
 

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrl
 from jaxrl.bayesian_network import bayesian_network, density, mask_params, parts, sample_graph, size_of
+from jaxrl.tree import edit_fields
 
 A, K, H = 3, 2, 4
 FAMILY = bayesian_network(A, K, size=H)
@@ -174,3 +176,23 @@ def test_errors(params):
         bayesian_network(2, 0)
     with pytest.raises(ValueError, match="no closed form"):
         FAMILY.kl(params, params)
+
+
+@pytest.mark.slow
+def test_it_climbs_and_then_does_without_edges():
+    """It ends at the best joint action of the game (apart, policies end at 7), and stays there without edges."""
+    env = jaxrl.envs.make("games/climbing")
+    made = [jaxrl.make_agent("cabn", env, widths=(16,), identify=True, apart=apart) for apart in (False, True)]
+    (agent, hparams), (apart, _) = made
+    numbers = dict(learning_rate=3e-3, sparsity_steps=20_000.0, sparsity_coefficient=1.0)
+    hparams = edit_fields(hparams, {name: lambda _, x=x: jnp.float32(x) for name, x in numbers.items()})
+    loop = jaxrl.online(agent, env, num_envs=32, unroll_length=16)
+
+    def train(key):
+        state, metrics = jaxrl.run(loop, loop.init(key, hparams), 80)
+        played = [jaxrl.evaluate(key, x, state.agent, env, num_episodes=4).returns.mean() for x in (agent, apart)]
+        return jnp.stack(played), metrics["penalty"]
+
+    returns, edges = jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(7), 4))
+    np.testing.assert_allclose(returns, 11.0, atol=1e-3)
+    assert edges[:, 0].min() > 0.4 and edges[:, -1].max() < 0.25

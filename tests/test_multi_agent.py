@@ -13,9 +13,12 @@ from jaxrl.combinators.multi_agent import independent, shared, teams
 from jaxrl.combinators.multi_agent.rows import fold
 from jaxrl.combinators.observations import join, joined_space
 from jaxrl.distributions import for_space
+from jaxrl.envs.games import GAMES
 from jaxrl.interaction import rollout, start
 from jaxrl.loop import example_data
-from jaxrl.spaces import Box, Discrete
+from jaxrl.spaces import Box, Discrete, Repeated, Tuple
+from jaxrl.tree import edit_fields
+from jaxrl.types import Agent, no_memory, nothing
 
 KEY = jax.random.key(0)
 NUM_ENVS, LENGTH, A = 2, 5, toys.CROWD
@@ -219,6 +222,30 @@ def test_teams_give_each_learner_its_own_rows(several):
     assert last.data.observation.shape == (LENGTH, NUM_ENVS, 3 if several else 2)
 
 
+def acting(choose):
+    """Acts by choose(key, observation) -> action, and does not learn."""
+
+    def act(key, state, memory, observation):
+        return memory, choose(key, observation), {}
+
+    return Agent(lambda key, hparams, example: (), no_memory, act, act, nothing)
+
+
+def test_who_acts_is_who_is_told_and_who_is_asked():
+    """Acting, agents are told apart as well; teams put the action of each into its place, and draw apart."""
+    told = shared(acting(lambda key, observation: jnp.argmax(observation["agent"], -1)), A, identify=True)
+    seen = jnp.zeros((2, A, 2))
+    for act in (told.act, told.act_greedy):
+        np.testing.assert_array_equal(act(KEY, (), (), seen)[1], [[0, 1, 2]] * 2)
+    same = [acting(lambda key, observation, i=i: jnp.full(observation.shape[0], i)) for i in (10, 20, 30)]
+    for several, space in ((False, Repeated(Discrete(99), A)), (True, Tuple((Discrete(99),) * A))):
+        action = teams([(same[0], 2), (same[1], 0), (same[2], 1)], space).act(KEY, ((),) * A, ((),) * A, seen)[1]
+        np.testing.assert_array_equal(jnp.stack(action, 1) if several else action, [[20, 30, 10]] * 2)
+    drawn = acting(lambda key, observation: jax.random.randint(key, observation.shape[:1], 0, 10**6))
+    action = teams([(drawn, i) for i in range(A)], Repeated(Discrete(10**6), A)).act(KEY, ((),) * A, ((),) * A, seen)[1]
+    assert len(np.unique(action)) == action.size
+
+
 def test_a_central_critic_sees_all_and_policies_do_not():
     agent, env = central_ppo(), toys.crowd()
 
@@ -273,3 +300,38 @@ def test_critics_of_all_actions_have_a_gradient_in_ones_own():
     assert value.shape == (4, A) and (others != 0).all()
     moves = np.abs(slope).sum(-1) > 0  # [4, A values, A actions]
     np.testing.assert_array_equal(moves, np.broadcast_to(np.eye(A, dtype=bool), (4, A, A)))
+
+
+def ends_of_play(payoffs, num_updates=120, num_seeds=4):
+    """Independent PPO in games of two agents and two actions [G, 2, 2, 2]: probabilities [G, S, U, A, 2] of actions."""
+    env = jaxrl.envs.make("games/stag_hunt")
+    agent, hparams = jaxrl.make_agent("ppo", env, sharing="independent", widths=(16,))
+    hparams = edit_fields(hparams, {"learning_rate": lambda _: 3e-3, "entropy_coefficient": lambda _: 0.0})
+    seen = jnp.zeros((256, 2, env.observation_space.space.shape[0]))
+
+    def play(key, payoffs):
+        own = env._replace(params=env.params._replace(payoffs=payoffs))
+        loop = jaxrl.online(agent, own, num_envs=64, unroll_length=16)
+
+        def body(state, _):
+            state, _ = loop.step(state)
+            action_key = jax.random.fold_in(key, state.num_updates)
+            action = agent.act(action_key, state.agent, agent.init_memory(key, state.agent, seen), seen)[1]
+            return state, jnp.mean(jax.nn.one_hot(action, 2), 0)
+
+        return jax.lax.scan(body, loop.init(key, hparams), None, length=num_updates)[1]
+
+    both = jax.vmap(jax.vmap(play, (0, None)), (None, 0))
+    return np.asarray(jax.jit(both)(jax.random.split(jax.random.key(1), num_seeds), jnp.asarray(payoffs)))
+
+
+@pytest.mark.slow
+def test_independent_learners_come_to_the_equilibria_that_theory_has_for_them():
+    """A dominant action wins; of pure equilibria they come to one; averages over time come near a zero-sum game's."""
+    names = ("prisoners_dilemma", "stag_hunt", "chicken", "matching_pennies")
+    dilemma, stag, chicken, pennies = ends_of_play(np.stack([GAMES[name]().payoffs for name in names]))
+    assert dilemma[:, -1, :, 1].min() > 0.95
+    for name, played in (("stag_hunt", stag), ("chicken", chicken)):
+        for last in played[:, -1]:
+            assert max(min(last[0, a], last[1, b]) for a, b in GAMES[name]().pure) > 0.95, (name, last)
+    np.testing.assert_allclose(pennies[:, 20:].mean((0, 1)), 0.5, atol=0.1)

@@ -18,6 +18,7 @@ import time
 
 from planted import MUTATIONS, Mutation
 from planted_hierarchy import HIERARCHIES
+from planted_multi_agent import MANY
 from planted_skills import SKILLS
 from planted_survival import SURVIVAL
 
@@ -63,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only bugs whose name contains one of these")
     words = parser.parse_args().words
-    planted = MUTATIONS + SURVIVAL + HIERARCHIES + SKILLS
+    planted = MUTATIONS + SURVIVAL + HIERARCHIES + SKILLS + MANY
     chosen = [m for m in planted if not words or any(word in m.name for word in words)]
     print("| planted bug | in | caught | by | s |\n|---|---|---|---|---|")
     survivors = 0
