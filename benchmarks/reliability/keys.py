@@ -33,13 +33,15 @@ VARIANTS = {
     "ppo recurrent, reset pool": ("ppo", dict(recurrent=True), dict(reset_pool=4)),
     "ppo normalized, noisy environment": ("ppo", dict(normalize_observation=True, normalize_reward=True), {}),
     "dqn prioritized, n-step": ("dqn", dict(prioritized=True, n_step=2), {}),
+    "ppo of many, shared": ("ppo", dict(identify=True), {}),
+    "dqn of many, independent": ("dqn", dict(sharing="independent"), {}),
 }
 TRAININGS = {
     **{name: (name, {}, {}) for name, recipe in AGENTS.items() if recipe.online},
     **VARIANTS,
     **{f"{name} from data": (name, {}, None) for name, recipe in AGENTS.items() if recipe.offline},
 }
-QUICK = ["ppo recurrent, reset pool", "ppo normalized, noisy environment", "r2d2", "redq", "cql from data"]
+QUICK = ["ppo recurrent, reset pool", "ppo normalized, noisy environment", "r2d2", "redq", "cql from data", "cabn"]
 
 
 def jax_finds(function, *arguments) -> bool:
@@ -55,19 +57,23 @@ def jax_finds(function, *arguments) -> bool:
 def training(name: str):
     """Initialisation, three updates and an evaluation of a row of `TRAININGS`, tiny, as a function of a key."""
     agent_name, static, sizes = TRAININGS[name]
-    looks_up, allowed = AGENTS[agent_name].looks_up, static_arguments(AGENTS[agent_name], sizes is None)
-    chosen = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
+    recipe = AGENTS[agent_name]
+    looks_up, many = recipe.looks_up, recipe.joint or "many" in name
 
     def make(env_name, **keywords):
         env = jaxrl.envs.make(env_name, **keywords)
         if "noisy" in name:
             env = jaxrl.envs.transforms.sticky_actions(jaxrl.envs.transforms.observation_noise(env, 0.1), 0.1)
+        allowed = static_arguments(recipe, sizes is None, env)
+        chosen = {k: v for k, v in {**SMALL, **static}.items() if k in allowed}
         return env, *jaxrl.make_agent(agent_name, env, offline=sizes is None, **chosen)
 
     try:
-        env, agent, hparams = make("CartPole-v1")
+        env, agent, hparams = make("spread" if many else "CartPole-v1")
     except ValueError:  # needs continuous actions, or goals
-        env, agent, hparams = make("point_maze/umaze", view="goal") if looks_up else make("Pendulum-v1")
+        continuous = ("spread", dict(continuous=True)) if many else ("Pendulum-v1", {})
+        name_of_env, keywords = ("point_maze/umaze", dict(view="goal")) if looks_up else continuous
+        env, agent, hparams = make(name_of_env, **keywords)
     if sizes is None:
         rows = jax.tree.map(lambda x: x[:, 0], example_data(env, 1, 32))
         extras = {"weight": jnp.ones(32), "next_action": rows.action, "mc_return": rows.reward}

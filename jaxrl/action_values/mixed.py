@@ -64,9 +64,10 @@ def monotonic(joint: Callable[[PyTree], Array], num_agents: int, *, size: int = 
     sizes = {"first": num_agents * size, "first_bias": size, "second": size, "hidden": size}
 
     def init(key: Array, observation: PyTree) -> PyTree:
-        keys, state = jax.random.split(key, len(sizes) + 1), joint(observation)
+        *keys, last_key = jax.random.split(key, len(sizes) + 1)
+        state = joint(observation)
         params = {name: linear_init(k, state.shape[-1], n, 1.0) for k, (name, n) in zip(keys, sizes.items())}
-        return {**params, "second_bias": linear_init(keys[-1], size, 1, 1.0)}
+        return {**params, "second_bias": linear_init(last_key, size, 1, 1.0)}
 
     def weights(params: PyTree, observation: PyTree) -> tuple[Array, ...]:
         state = joint(observation)
