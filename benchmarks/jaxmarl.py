@@ -134,8 +134,7 @@ def our_side(name, row, borrowed=None, theirs=False):
     env = env._replace(step=terminating(env.step))
     if name == "ippo":
         static = {key: row[key] for key in ("num_epochs", "num_minibatches")} | dict(widths=(64, 64))
-        # Its rows are those of all agents, and so are the steps that it counts.
-        numbers = dict(value_clip=row["clip"], value_coefficient=0.5, decay_steps=row["steps"] * NUM_AGENTS)
+        numbers = dict(value_clip=row["clip"], value_coefficient=0.5, decay_steps=row["steps"])
     else:
         static = {key: row[key] for key in ("buffer_size", "batch_size", "min_buffer_size", "target_period")}
         static |= dict(identify=True, prioritized=False, team_reward="sum", widths=(row["width"],) * 2, double=False)

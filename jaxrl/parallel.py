@@ -11,6 +11,9 @@ rows.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import jax
@@ -20,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 Array = jax.Array
 
 SHARDS = "shards"
+_AGENTS = contextvars.ContextVar("agents", default=1)  # set and read while tracing, as axes are bound
 
 
 def num_shards() -> int:
@@ -28,8 +32,21 @@ def num_shards() -> int:
 
 
 def rollout_steps(reward: Array) -> int:
-    """Environment steps in a rollout with rewards [T, N, ...], those of all shards together."""
-    return reward.shape[0] * reward.shape[1] * num_shards()
+    """Environment steps in a rollout with rewards [T, N, ...], those of all shards together.
+
+    Where columns are those of agents (`columns_of_agents`), a step of an environment is one of all of its agents.
+    """
+    return reward.shape[0] * reward.shape[1] // _AGENTS.get() * num_shards()
+
+
+@contextlib.contextmanager
+def columns_of_agents(num_agents: int) -> Iterator[None]:
+    """What is traced within has rollouts [T, N * num_agents], of N environments."""
+    token = _AGENTS.set(_AGENTS.get() * num_agents)
+    try:
+        yield
+    finally:
+        _AGENTS.reset(token)
 
 
 def mean(tree: Any) -> Any:

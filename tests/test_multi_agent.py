@@ -172,6 +172,25 @@ def test_shared_tells_agents_who_they_are():
     assert join({"a": 1}, "b", 2) == {"a": 1, "b": 2}
 
 
+@pytest.mark.parametrize("sharing", ["shared", "independent"])
+def test_schedules_count_steps_of_environments(sharing):
+    env, steps = toys.crowd(), LENGTH * NUM_ENVS
+    data = example_data(env, NUM_ENVS, LENGTH)
+    agent, hparams = jaxrl.make_agent("ppo", env, widths=(4,), num_minibatches=1, num_epochs=1, sharing=sharing)
+    state = agent.init(KEY, hparams._replace(learning_rate=1.0, decay_steps=4.0 * steps), data)
+    data = rollout(KEY, agent, state, env, start(KEY, agent, state, env, env.params, NUM_ENVS), LENGTH)[1]
+    rates = []
+    for _ in range(3):
+        state, metrics = agent.update(KEY, state, data)
+        rates.append(float(metrics["learning_rate"]))
+    np.testing.assert_allclose(rates, [1.0, 0.75, 0.5])
+    agent, hparams = jaxrl.make_agent("dqn", env, widths=(4,), buffer_size=48, min_buffer_size=8, sharing=sharing)
+    state = agent.observe(KEY, agent.init(KEY, hparams, data), data)[0]
+    counted = [x for path, x in jax.tree.leaves_with_path(state) if "num_steps" in jax.tree_util.keystr(path)]
+    counted = np.unique(np.concatenate([np.ravel(x) for x in counted]))
+    assert set(counted) == {0, steps}  # high and low digits
+
+
 def test_independent_learners_are_learners_alone():
     """Agent i of `independent` learns what a learner that sees its rows alone does, with its key."""
     alone, env = small_ppo(), toys.crowd()

@@ -7,6 +7,7 @@ from typing import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxrl import parallel
 from jaxrl.combinators.multi_agent.rows import axis_of_agents, every_agent, fold, unfold
 from jaxrl.combinators.observations import join
 from jaxrl.types import Agent, Array, Metrics, PyTree, Transition
@@ -17,8 +18,8 @@ def shared(agent: Agent, num_agents: int, *, identify: bool = False) -> Agent:
 
     Data [T, N, A] are data [T, N * A] inside, so that any learner will do, recurrent or with replay inside; who is out
     has rows of weight 0. It is what `agent` learns by itself from batches that were put together by hand, to the bit.
-    States and hyperparameters are the agent's. With PPO this is IPPO with shared parameters (de Witt et al. 2020,
-    https://arxiv.org/abs/2011.09533).
+    States and hyperparameters are the agent's; schedules count steps of environments. With PPO this is IPPO with shared
+    parameters (de Witt et al. 2020, https://arxiv.org/abs/2011.09533).
 
     Args:
       agent: for the observations and actions of one of them.
@@ -58,10 +59,15 @@ def shared(agent: Agent, num_agents: int, *, identify: bool = False) -> Agent:
         return unfold(agent.remember(state, fold(memory), view(step)), num_agents)
 
     def update(key: Array, state: PyTree, data: Transition) -> tuple[PyTree, Metrics]:
-        state, metrics = agent.update(key, state, view(data))
+        with parallel.columns_of_agents(num_agents):
+            state, metrics = agent.update(key, state, view(data))
         if "priority" in metrics:  # replay outside has one for all agents of a row
             metrics["priority"] = jnp.mean(unfold(metrics["priority"], num_agents), -1)
         return state, metrics
+
+    def observe(key: Array, state: PyTree, fresh: Transition) -> tuple[PyTree, Metrics]:
+        with parallel.columns_of_agents(num_agents):
+            return agent.observe(key, state, view(fresh))
 
     return Agent(
         lambda key, hparams, example: agent.init(key, hparams, view(example)),
@@ -70,7 +76,7 @@ def shared(agent: Agent, num_agents: int, *, identify: bool = False) -> Agent:
         forward(agent.act_greedy),
         update,
         remember,
-        lambda key, state, fresh: agent.observe(key, state, view(fresh)),
+        observe,
         agent.actor,
         agent.hparams,
     )
