@@ -17,21 +17,12 @@ from jaxrl.envs.games import climbing as climbing_game
 from jaxrl.envs.games import game
 from jaxrl.game_theory import network_gradient_ascent
 from jaxrl.loop import run
-from jaxrl.tree import edit_fields
 
 SEEDS, TRIALS = 24, 4  # of the table, of each setting before
 GRID = [dict(learning_rate=rate, entropy_coefficient=bonus) for rate in (1e-3, 3e-3) for bonus in (0.01, 0.1)]
 WIDTH = 32
 GAME = dict(num_envs=32, unroll_length=16, steps=60_000)
 CHANNEL = dict(num_envs=32, unroll_length=25, steps=200_000)
-
-
-def numbers(hparams, settings, sparsity_steps=None):
-    """Hyperparameters [M] with those of each setting."""
-    if sparsity_steps is not None:
-        settings = [x | dict(sparsity_steps=sparsity_steps) for x in settings]
-    given = [edit_fields(hparams, {k: lambda _, v=v: v for k, v in x.items()}) for x in settings]
-    return jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *given)
 
 
 def trainer(name, env, sizes):
@@ -70,10 +61,13 @@ def learned(env, sizes, num_seeds, trials, grid):
             programs[agent] = trainer(agent, env, sizes)
         program, hparams = programs[agent]
         settings = [x | dict(sparsity_steps=sizes["steps"] / 2) for x in grid] if fewer else grid
-        tried = program(jax.random.split(jax.random.key(0), trials), numbers(hparams, settings))
+        tried = program(jax.random.split(jax.random.key(0), trials), common.with_settings(hparams, settings))
         best = int(np.argmax(np.mean(tried[1 if fewer else 0], 1)))
         keys = jax.random.split(jax.random.key(1), num_seeds)
-        found[name] = grid[best], *(np.asarray(x)[0] for x in program(keys, numbers(hparams, [settings[best]])))
+        found[name] = (
+            grid[best],
+            *(np.asarray(x)[0] for x in program(keys, common.with_settings(hparams, [settings[best]]))),
+        )
         print(f"  {name}: {found[name][1].mean():.2f}, apart {found[name][2].mean():.2f}, {grid[best]}", flush=True)
     return found
 

@@ -20,6 +20,7 @@ from jaxrl.data import collect, collect_random, normalized_score
 from jaxrl.envs.point_maze import MAZES, point_maze, waypoint_controller
 from jaxrl.loop import offline, run
 from jaxrl.statistics import bootstrap_interval, iqm
+from jaxrl.tree import edit_fields
 from jaxrl.types import Agent, Env, PyTree, Transition, no_memory
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "evidence"
@@ -195,6 +196,12 @@ def pendulum_task() -> Task:
 def sweep(hparams: PyTree, replace: Callable[[PyTree, Any], PyTree], values: list) -> PyTree:
     """Hyperparameters [M], one of `values` each: `replace(hparams, value)`."""
     return jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *(replace(hparams, v) for v in values))
+
+
+def with_settings(hparams: PyTree, settings: list[dict[str, float]]) -> PyTree:
+    """Hyperparameters [M] at all levels, with the numbers of each of M settings."""
+    given = [edit_fields(hparams, {k: lambda _, v=v: v for k, v in x.items()}) for x in settings]
+    return jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *given)
 
 
 def train(

@@ -66,12 +66,6 @@ def trainer(name, env, sizes, given, **static):
     return program, edit_fields(hparams, {k: lambda _, v=v: v for k, v in given.items()})
 
 
-def numbers(hparams, settings):
-    """Hyperparameters [M] with those of each setting."""
-    given = [edit_fields(hparams, {k: lambda _, v=v: v for k, v in x.items()}) for x in settings]
-    return jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *given)
-
-
 def compared(methods, tasks, grid, num_seeds, trials, greedily, **static):
     """Rows of a table, and task -> {name: column of the score}: greedy returns, or those of the last fifth."""
     table, scores = [], {}
@@ -81,9 +75,11 @@ def compared(methods, tasks, grid, num_seeds, trials, greedily, **static):
         ]
         for title, agent in methods.items():
             program, hparams = trainer(agent, make(), sizes, given, **static)
-            tried = program(jax.random.split(jax.random.key(0), trials), numbers(hparams, settings))
+            tried = program(jax.random.split(jax.random.key(0), trials), common.with_settings(hparams, settings))
             best = int(np.argmax(np.mean(tried[1] if greedily else tried[0][..., -1], 1)))
-            fifths, greedy = program(jax.random.split(jax.random.key(1), num_seeds), numbers(hparams, [settings[best]]))
+            fifths, greedy = program(
+                jax.random.split(jax.random.key(1), num_seeds), common.with_settings(hparams, [settings[best]])
+            )
             fifths, greedy = np.asarray(fifths)[0], np.asarray(greedy)[0]
             scores.setdefault(task, {})[title] = common.scores(greedy if greedily else fifths[:, -1])
             table.append(
