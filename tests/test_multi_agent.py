@@ -288,6 +288,23 @@ def test_a_central_critic_sees_all_and_policies_do_not():
         assert (log_prob[n, :, n] > 0).sum() == A and (np.diag(log_prob[n, :, n]) > 0).all()
 
 
+def test_memory_of_a_central_critic_starts_anew_where_all_are_out():
+    torso = networks.sequential(networks.mlp((4,)), networks.gru(3))
+    critic = networks.central_critic(torso, A, networks.side_by_side(lambda x: x))
+    seen = jax.random.normal(KEY, (6, 2, A, 2))
+    first = np.zeros((6, 2, A), bool)
+    first[2, 0, 1] = first[3, 1, :2] = True  # some, who are out, or whose own episode ended
+    first[4, 0] = True
+    params = critic.init(KEY, seen[0, 0])
+    fresh = memory = critic.init_memory(params, seen[0])
+    expected = []
+    for t in range(6):
+        memory = jax.tree.map(lambda x, y: jnp.where(first[t].all(-1)[:, None], x, y), fresh, memory)  # noqa: B023
+        memory, value = critic.apply(params, memory, seen[t])
+        expected.append(value)
+    np.testing.assert_allclose(critic.unroll(params, fresh, seen, first), expected, atol=1e-6)
+
+
 def test_bad_arguments_end_in_a_line():
     for make in (shared, independent):
         with pytest.raises(ValueError, match=f"{make.__name__}: num_agents is 1, must be >= 2"):

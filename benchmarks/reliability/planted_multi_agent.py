@@ -142,7 +142,7 @@ TEAM_VALUES = [
         CENTRAL,
         "jnp.all(is_first, -1)",
         "jnp.any(is_first, -1)",
-        f"{AGENTS}::test_a_central_critic_sees_all_and_policies_do_not",
+        f"{AGENTS}::test_memory_of_a_central_critic_starts_anew_where_all_are_out",
     ),
     Mutation(
         "critic of COMA: it sees one's own action",

@@ -17,7 +17,7 @@ def test_it_is_a_proper_environment():
     check_env(ENV, num_steps=6)
 
 
-@pytest.mark.parametrize("first, other", itertools.product(range(2), repeat=2))
+@pytest.mark.parametrize("first, other", list(itertools.product(range(2), repeat=2)))
 def test_all_paths(first, other):
     key = jax.random.key(0)
     state, observation = ENV.reset(key, ENV.params)
