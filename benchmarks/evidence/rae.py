@@ -3,7 +3,10 @@
     python benchmarks/evidence/rae.py [matrix_fixed_point] [matrix_stag_hunt] [matrix_variance] [merge]
         [merge_longer]
 
-Predictions are the claims; they were written down before anything was measured.
+Predictions are the claims. Those of the fixed point, the stag hunt and `merge` are as they were before anything was
+measured. After first results the equilibria that `matrix_variance` holds the variances against became exact ones, and
+what counts there as partly met was loosened (by the first rule it would still be); `merge` chose lambda again, on more
+seeds, and shows fresh ones; `merge_longer` was added.
 """
 
 import functools
