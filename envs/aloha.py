@@ -1,9 +1,8 @@
 """Senders on a grid share a channel: slotted ALOHA, in which neighbours that send at once lose both packets.
 
-The task of Hansen, Bernstein and Zilberstein 2004 ("Dynamic programming for partially observable stochastic games",
-https://cdn.aaai.org/AAAI/2004/AAAI04-112.pdf) as a team's game on a grid, as in Chen and Zhang 2023
-(https://arxiv.org/abs/2306.01920): good joint actions are those of a random independent set, which agents that act
-apart can only agree on once and for all.
+After the task of Chen and Zhang 2023 (https://arxiv.org/abs/2306.01920) and its rewards in
+https://github.com/dchen48/BNPG; here neighbours are exactly those on the grid, and who has no packet is silent. Good
+joint actions are those of a random independent set, which agents that act apart can only agree on once and for all.
 """
 
 from __future__ import annotations

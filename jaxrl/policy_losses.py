@@ -17,11 +17,13 @@ class PolicyLoss(NamedTuple):
       loss: (hparams, log_prob, old_log_prob, advantage, penalty, steps) -> [...], elementwise, of `PPOHparams` and of
         the environment steps before this update.
       penalty: None, or (distribution, outputs, old_outputs) -> [...], what `loss` is given as `penalty`.
+      compares: whether `penalty` reads the outputs of the policy that acted; if not it is given (), and none are kept.
       hparams: defaults of its own numbers, `PPOHparams.policy_loss`.
     """
 
     loss: Any
     penalty: Callable[[Distribution, PyTree, PyTree], Array] | None = None
+    compares: bool = False
     hparams: PyTree = ()
 
 
@@ -72,7 +74,7 @@ def mirror_descent() -> PolicyLoss:
         step = hp.policy_loss.mirror_step * jnp.maximum(1.0 - steps / hp.policy_loss.mirror_decay_steps, 1e-3)
         return losses.penalized_surrogate(log_prob, old_log_prob, advantage, kl, 1.0 / step)
 
-    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(new, old), MirrorDescentHparams())
+    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(new, old), True, MirrorDescentHparams())
 
 
 def kl_penalty() -> PolicyLoss:
@@ -83,7 +85,7 @@ def kl_penalty() -> PolicyLoss:
         del steps
         return losses.penalized_surrogate(log_prob, old_log_prob, advantage, kl, hp.policy_loss.kl_coefficient)
 
-    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(old, new), KLPenaltyHparams())
+    return PolicyLoss(loss, lambda distribution, new, old: distribution.kl(old, new), True, KLPenaltyHparams())
 
 
 def sparse(density: Callable[[PyTree], Array]) -> PolicyLoss:
@@ -102,4 +104,4 @@ def sparse(density: Callable[[PyTree], Array]) -> PolicyLoss:
         surrogate = losses.clipped_surrogate(log_prob, old_log_prob, advantage, hp.clip)
         return surrogate + hp.policy_loss.sparsity_coefficient * excess
 
-    return PolicyLoss(loss, lambda distribution, outputs, old: density(outputs), SparsityHparams())
+    return PolicyLoss(loss, lambda distribution, outputs, old: density(outputs), hparams=SparsityHparams())

@@ -68,7 +68,7 @@ class Batch(NamedTuple):
     """What the loss reads; leaves [L, b, ...] if recurrent, whole columns; if not, shuffled rows [b, ...]."""
 
     data: Transition
-    outputs: PyTree  # of the policy that acted, where the policy loss has a penalty; else ()
+    outputs: PyTree  # of the policy that acted, where the policy loss compares with them; else ()
     memory: PyTree  # at the first row
     is_first: Array
     advantage: Array
@@ -167,7 +167,7 @@ def ppo(
         }
         unread = dict.fromkeys(("action", "reward", "terminated", "truncated", "next_observation"), ())
         data = data._replace(**unread, extras=read)
-        outputs = outputs if policy_loss.penalty else ()
+        outputs = outputs if policy_loss.compares else ()
         batch = Batch(data, outputs, jax.tree.map(lambda x: x[:1], memory), is_first, advantage, target)
         if jax.tree.leaves(memory):
             return batch  # columns

@@ -69,9 +69,10 @@ def build_mappo(
         return networks.sequential(torso, networks.gru(memory_size)) if recurrent else torso
 
     own = remembering(own_torso("mappo", env, identify, widths, activation, channels))
-    policy, loss = default_policy(space, own, distributions.for_space(actions, squash=squash)), clipped()
     if correlated:
         policy, loss = _correlated_policy(space, own, actions, num, message_size, apart)
+    else:
+        policy, loss = default_policy(space, own, distributions.for_space(actions, squash=squash)), clipped()
     agent = ppo(
         policy,
         networks.central_critic(remembering(default_torso(whole, widths, activation, channels)), num, joint),

@@ -31,7 +31,7 @@ def network_gradient_ascent(
     scale: float = 1.0,
 ) -> tuple[list[jax.Array], jax.Array]:
     """Exact gradient ascent on a team's expected payoff under `network_strategy` (Chen and Zhang 2023,
-    https://arxiv.org/abs/2306.01920, theorem 3).
+    https://arxiv.org/abs/2306.01920).
 
     It converges to a Nash equilibrium of the agents whose actions are conditioned so. Where everybody sees all who come
     before, that is more often the best joint action, but not always: who comes first may give up an action before
